@@ -6,10 +6,11 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 LOCK   := configs/requirements.lock
 MODEL  := configs/model.lock
 TEST_MODELS := configs/test_models.lock
+CUBINS := configs/cubins.lock
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-gpu check fmt bench lock clean
+.PHONY: help setup serve test test-gpu check cubins fmt bench lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +31,9 @@ check: $(VENV)/.setup  ## Lint, check the format and the types
 	$(BIN)/mypy
 	$(BIN)/pyright
 
+cubins: $(VENV)/.setup $(VENV)/.cubins  ## Compile the GPU's kernels for every architecture, on any machine; fails if registers spill
+	PYTHONPATH=$(VENV)/cubins LD_LIBRARY_PATH=$$(echo $(VENV)/cubins/nvidia/*/lib) $(BIN)/python -m engine.runner.gpu.cubins $(ARGS)
+
 fmt: $(VENV)/.setup  ## Format the code and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -47,6 +51,10 @@ clean:  ## Remove .venv, caches and built files
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.cubins: $(CUBINS) | $(BIN)/python
+	$(PIP) install --no-deps --upgrade --target $(VENV)/cubins -r $(CUBINS)
+	@touch $@
 
 # What serving needs, at the locked versions: a first `make serve` does not wait for the tools of development.
 $(VENV)/.serve: $(LOCK) $(MODEL) pyproject.toml | $(BIN)/python

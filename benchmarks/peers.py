@@ -31,7 +31,8 @@ class Peer:
 
 def tokenloom(dtype: str, model: Path, port: int) -> Peer:
     """This server, as it is in this tree."""
-    command = (sys.executable, "-m", "server", "serve", str(model), "--port", str(port), "--dtype", dtype)
+    flags = ("--port", str(port), "--device", "cpu", "--dtype", dtype)
+    command = (sys.executable, "-m", "server", "serve", str(model), *flags)
     return Peer(f"tokenloom {dtype}", command, port)
 
 

@@ -45,3 +45,22 @@ class Batch:
     @property
     def num_rows(self) -> int:
         return self.context_lens.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBatch(Batch):
+    """A batch whose true sizes only the device knows.
+
+    The tensors are as long as the captured graph's bucket; what lies behind the true sizes is padding that kernels skip or that
+    is computed and thrown away.
+    """
+
+    counts: torch.Tensor  # int32 [4]: live rows, tokens, decode tiles, prompt tiles (both of one KV head)
+    row_slots: torch.Tensor  # int32 [rows]
+    token_rows: torch.Tensor  # int32 [tokens]
+    decode_starts: (
+        torch.Tensor
+    )  # int32 [rows + 1] tiles of context of the rows with one token, prefix sums; others have none
+    prompt_starts: (
+        torch.Tensor
+    )  # int32 [rows + 1] tiles of queries of the rows with several tokens, prefix sums

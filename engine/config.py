@@ -4,8 +4,10 @@ Facts learned while it is built (the number of blocks, the dtype) are arguments 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,28 +16,92 @@ class EngineConfig:
 
     model: str = ""  # a folder, a .gguf file, or "" for the bundled model
     load_format: Literal["auto", "dummy"] = "auto"  # dummy: random weights for a bare config.json
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: an NVIDIA GPU where one can be used
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = (
+        "auto"  # float16 on a GPU alone, float32 on a CPU alone
+    )
     threads: int = 0  # 0: one a core this process may use
     max_model_len: int = 0  # tokens of prompt and output; 0: what the model was made for
-    max_requests: int = 128  # rows: requests that can be live at once
-    max_batch_tokens: int = 512  # tokens computed in one step, at most
+    max_requests: int = 0  # rows: requests that can be live at once; 0: by device
+    max_batch_tokens: int = 0  # tokens computed in one step, at most; 0: by device
     step_seconds: float = 0.25  # prompts are cut so that a step keeps the rows beside them waiting no longer; 0: never cut for that
     block_size: int = 16  # tokens of keys and values in one block
     kv_tokens: int = 0  # tokens the KV cache holds; 0: from kv_memory
-    kv_memory: int = 2 << 30  # bytes for the KV cache, when kv_tokens is 0
+    kv_memory: int = 0  # bytes for the KV cache, when kv_tokens is 0; 0: by device
+    gpu_memory: int = 0  # bytes of the GPU that may be in use in all, the KV cache taking what is left; 0: weights and KV cache
     prefix_cache: bool = True
     policy: Literal["fcfs", "priority"] = "fcfs"
     priority_seconds: float = 10.0  # one level of priority is worth this much waiting, so that none starves
     max_queued_requests: int = 2048
     max_queued_tokens: int = 1 << 20
     max_logprobs: int = 20
+    deterministic: bool = False  # a request's tokens do not depend on the requests beside it; on a GPU
 
     def check(self) -> None:
         """Raise ConfigError for the first value that is out of bounds."""
         check_bounds(self, ENGINE_BOUNDS)
-        if self.max_requests > self.max_batch_tokens:
+        if self.max_batch_tokens and self.max_requests > self.max_batch_tokens:
             accepted = f"1 to max_batch_tokens ({self.max_batch_tokens}), because every live request gets a token a step"
             raise ConfigError("max_requests", self.max_requests, accepted)
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What 0 stands for on one kind of device."""
+
+    max_requests: int
+    max_batch_tokens: int
+    kv_memory: int  # 0: what is left decides
+
+
+DEFAULTS: Mapping[Device, Defaults] = {
+    "cpu": Defaults(max_requests=128, max_batch_tokens=512, kv_memory=2 << 30),
+    "cuda": Defaults(max_requests=256, max_batch_tokens=2048, kv_memory=0),
+}
+MAX_CUDA_REQUESTS, MAX_CUDA_BATCH_TOKENS = 4096, 1 << 16  # what the kernels that plan a step take
+
+
+def settle(config: EngineConfig, device: Device) -> EngineConfig:
+    """The configuration on this device, in which 0 and auto are what they stand for, where the device decides that.
+
+    Left open are dtype, max_model_len and kv_tokens, which the model has a say in, and a GPU's kv_memory. Raises ConfigError for
+    what the device does not do.
+    """
+    config.check()
+    (_check_cpu if device == "cpu" else _check_cuda)(config)
+    defaults = DEFAULTS[device]
+    max_requests = config.max_requests or min(
+        defaults.max_requests, config.max_batch_tokens or defaults.max_requests
+    )
+    return replace(
+        config,
+        device=device,
+        max_requests=max_requests,
+        max_batch_tokens=config.max_batch_tokens or max(defaults.max_batch_tokens, max_requests),
+        kv_memory=config.kv_memory or defaults.kv_memory,
+    )
+
+
+def _check_cpu(config: EngineConfig) -> None:
+    if config.dtype == "float16":
+        raise ConfigError("dtype", config.dtype, "auto, bfloat16 or float32 on a CPU; float16 is for a GPU")
+    if config.gpu_memory:
+        raise ConfigError("gpu_memory", config.gpu_memory, "0 on a CPU")
+    if config.deterministic:
+        raise ConfigError("deterministic", config.deterministic, "false on a CPU")
+
+
+def _check_cuda(config: EngineConfig) -> None:
+    if config.dtype == "float32":
+        raise ConfigError("dtype", config.dtype, "auto, bfloat16 or float16 on a GPU; float32 is for a CPU")
+    if config.block_size % 16:
+        raise ConfigError("block_size", config.block_size, "a multiple of 16 on a GPU")
+    if config.max_requests > MAX_CUDA_REQUESTS:
+        raise ConfigError("max_requests", config.max_requests, f"0 to {MAX_CUDA_REQUESTS} on a GPU")
+    if config.max_batch_tokens > MAX_CUDA_BATCH_TOKENS:
+        raise ConfigError(
+            "max_batch_tokens", config.max_batch_tokens, f"0 to {MAX_CUDA_BATCH_TOKENS} on a GPU"
+        )
 
 
 class ConfigError(ValueError):
@@ -51,12 +117,13 @@ class ConfigError(ValueError):
 ENGINE_BOUNDS: Mapping[str, tuple[float, float]] = {
     "threads": (0, 1024),
     "max_model_len": (0, 1 << 24),
-    "max_requests": (1, 1 << 16),
-    "max_batch_tokens": (1, 1 << 20),
+    "max_requests": (0, 1 << 16),
+    "max_batch_tokens": (0, 1 << 20),
     "step_seconds": (0, 3600),
     "block_size": (1, 256),
     "kv_tokens": (0, 1 << 40),
-    "kv_memory": (1 << 20, 1 << 50),
+    "kv_memory": (0, 1 << 50),
+    "gpu_memory": (0, 1 << 50),
     "priority_seconds": (0, 1e9),
     "max_queued_requests": (1, 1 << 32),
     "max_queued_tokens": (1, 1 << 40),

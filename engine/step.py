@@ -67,6 +67,7 @@ class StepResult:
     num_rows: int  # rows that computed anything
     num_tokens: int  # tokens computed
     seconds: float  # the step itself
+    gap: float | None = None  # seconds the device stood still before it, where the device tells
     logprobs: Logprobs | None = None
     prompt_logprobs: dict[int, Logprobs] = field(default_factory=dict)  # by slot
     failed: dict[int, str] = field(

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.kernels.gpu.compiler import source_dir
+
 ROOT = Path(__file__).parents[1]
 PYTHON = sorted(
     path for folder in ("server", "engine", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
@@ -168,6 +170,26 @@ def test_the_lock_pins_what_the_project_needs() -> None:
     assert not [pin for pin in pins if pin.startswith(("nvidia-", "cuda-", "triton"))]
 
 
+def test_the_wheel_has_the_kernels_sources_where_the_compiler_looks() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    places = wheel["targets"]["wheel"]["force-include"]
+    assert places == {"cuda": "engine/kernels/gpu/source"}
+    assert source_dir() == ROOT / "cuda"
+    assert list((ROOT / "cuda/include").glob("*.cuh"))
+
+
+def test_what_compiles_the_kernels_is_pinned_and_an_extra_brings_it() -> None:
+    lines = (ROOT / "configs/cubins.lock").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    assert {_name(wanted) for wanted in extras["cuda13"]} - {"cupy-cuda13x"} == pins.keys() - {
+        "cuda-pathfinder"
+    }
+    older = {_name(wanted).removesuffix("-cu12") for wanted in extras["cuda12"]}
+    assert older - {"cupy-cuda12x"} == pins.keys() - {"cuda-pathfinder"}
+
+
 def _name(requirement: str) -> str:
     return re.split(r"[\[<>=; ]", requirement)[0].lower()
 
@@ -175,4 +197,15 @@ def _name(requirement: str) -> str:
 def test_make_help_explains_every_target() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     explained = {line.split()[1] for line in shown.splitlines() if line.strip().startswith("make ")}
-    assert {"help", "setup", "serve", "test", "test-gpu", "check", "fmt", "bench", "clean"} <= explained
+    assert {
+        "help",
+        "setup",
+        "serve",
+        "test",
+        "test-gpu",
+        "check",
+        "cubins",
+        "fmt",
+        "bench",
+        "clean",
+    } <= explained

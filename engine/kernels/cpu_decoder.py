@@ -52,6 +52,9 @@ class CpuBlocks:
         self._kernel = kernel
         self._caches: list[LayerCache] | None = None
 
+    def takes(self, batch: Batch) -> bool:
+        return True
+
     def __call__(
         self, x: torch.Tensor, rope: torch.Tensor, batch: Batch, caches: list[LayerCache]
     ) -> torch.Tensor:

@@ -48,6 +48,12 @@ class CpuOps:
         kernel(x.data_ptr(), delta.data_ptr(), weight.data_ptr(), out.data_ptr(), *x.shape, eps)
         return out
 
+    def last_norm(
+        self, x: torch.Tensor, delta: torch.Tensor, logit_ids: torch.Tensor, weight: torch.Tensor, eps: float
+    ) -> torch.Tensor:
+        wanted, last = (t.index_select(0, logit_ids) for t in (x, delta))
+        return self.add_rms_norm(wanted, last, weight, eps)
+
     def rope_and_cache(
         self,
         qkv: torch.Tensor,

@@ -55,6 +55,10 @@ class BlockWeights:
 class Blocks(Protocol):
     """The blocks of a decoder, one after the other."""
 
+    def takes(self, batch: Batch) -> bool:
+        """Whether they compute such a batch; the operations one by one compute any."""
+        ...
+
     def __call__(
         self, x: torch.Tensor, rope: torch.Tensor, batch: Batch, caches: list[LayerCache]
     ) -> torch.Tensor:
@@ -87,6 +91,12 @@ class Ops(Protocol):
         """x += delta in place, then rms_norm(x), in delta's dtype. x float32, delta dtype, both [tokens, hidden]."""
         ...
 
+    def last_norm(
+        self, x: torch.Tensor, delta: torch.Tensor, logit_ids: torch.Tensor, weight: torch.Tensor, eps: float
+    ) -> torch.Tensor:
+        """rms_norm(x + delta) of the tokens logit_ids [logits], in delta's dtype [logits, hidden]."""
+        ...
+
     def rope_and_cache(
         self,
         qkv: torch.Tensor,
@@ -114,5 +124,5 @@ class Ops(Protocol):
         ...
 
     def fuse(self, blocks: Sequence[BlockWeights], heads: Heads, eps: float) -> Blocks | None:
-        """All blocks as one operation, or None where the backend has only the others."""
+        """All blocks together, for the batches that they take; None where the backend has only the others."""
         ...

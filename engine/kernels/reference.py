@@ -30,6 +30,12 @@ class ReferenceOps:
         x += delta.float()
         return _rms_norm(x, weight, eps).to(delta.dtype)
 
+    def last_norm(
+        self, x: torch.Tensor, delta: torch.Tensor, logit_ids: torch.Tensor, weight: torch.Tensor, eps: float
+    ) -> torch.Tensor:
+        wanted, last = (t.index_select(0, logit_ids) for t in (x, delta))
+        return self.add_rms_norm(wanted, last, weight, eps)
+
     def rope_and_cache(
         self,
         qkv: torch.Tensor,

@@ -188,7 +188,7 @@ class Engine:
         self._outbox.flush(result.step)
         ended = result.slots[result.finishes != 0].tolist()
         self._scheduler.commit(result.step, ended, result.failed)
-        gap = self._gap_meter.measure(step.launched, result.seconds, self.has_work)
+        gap = self._gap_meter.measure(step.launched, result.seconds, self.has_work, result.gap)
         self._observer.on_step(result.num_tokens, result.num_rows, result.seconds, gap)
         self._pace.observe(step.num_chunk_tokens, result.seconds)
         if step.num_drained is not None:

@@ -23,14 +23,15 @@ class Llama:
         self.config, self.dtype, self.ops, self.heads = config, weights.dtype, ops, _heads(config)
         self.embedding = weights.take("model.embed_tokens.weight")
         blocks = [_block(config, weights, ops, layer) for layer in range(config.num_layers)]
-        fused = ops.fuse(blocks, self.heads, config.norm_eps)
-        self.blocks = fused or PlainBlocks(blocks, self.heads, config.norm_eps, ops)
+        self.fused = ops.fuse(blocks, self.heads, config.norm_eps)
+        self.plain = PlainBlocks(blocks, self.heads, config.norm_eps, ops)
         self.norm = weights.take("model.norm.weight", torch.float32)
         head = self.embedding if config.tie_embeddings else weights.take("lm_head.weight")
         self.head = ops.head(head)
-        # A tied head is packed beside the embedding.
-        self.num_bytes = weights.num_bytes + (head.nbytes if config.tie_embeddings else 0)
-        self.rope = rope_table(config.rope, config.head_dim, max_positions)
+        # On a CPU a tied head is packed beside the embedding.
+        is_packed = config.tie_embeddings and weights.device.type == "cpu"
+        self.num_bytes = weights.num_bytes + (head.nbytes if is_packed else 0)
+        self.rope = rope_table(config.rope, config.head_dim, max_positions).to(weights.device)
 
     @staticmethod
     def layout(config: ModelConfig) -> Layout:
@@ -46,9 +47,9 @@ class Llama:
     def __call__(self, batch: Batch, caches: list[LayerCache]) -> torch.Tensor:
         """Compute every token, writing its keys and values -> dtype [logits, hidden] of logit_ids' tokens."""
         x = self.ops.embed(self.embedding, batch.token_ids)
-        delta = self.blocks(x, self.rope, batch, caches)
-        wanted, last = (t.index_select(0, batch.logit_ids) for t in (x, delta))
-        return self.ops.add_rms_norm(wanted, last, self.norm, self.config.norm_eps)
+        blocks = self.fused if self.fused is not None and self.fused.takes(batch) else self.plain
+        delta = blocks(x, self.rope, batch, caches)
+        return self.ops.last_norm(x, delta, batch.logit_ids, self.norm, self.config.norm_eps)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """dtype [n, hidden] -> float32 [n, vocab]."""

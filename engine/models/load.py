@@ -6,7 +6,7 @@ from engine.checkpoint import Checkpoint
 from engine.kernels.ops import Ops
 from engine.models import find_model
 from engine.models.model import Model
-from engine.weights import LoadFormat, Progress, open_weights
+from engine.weights import CPU, LoadFormat, Progress, open_weights
 
 
 def load_model(
@@ -16,6 +16,7 @@ def load_model(
     max_positions: int,
     load_format: LoadFormat = "auto",
     progress: Progress | None = None,
+    device: torch.device = CPU,
 ) -> Model:
     """Build the model for contexts of up to max_positions tokens, packing each weight as soon as it is read.
 
@@ -23,7 +24,8 @@ def load_model(
     """
     config = checkpoint.decoder
     model_type = find_model(config.architecture)
-    weights = open_weights(checkpoint, model_type.layout(config), dtype, load_format, progress)
+    weights = open_weights(checkpoint, model_type.layout(config), dtype, load_format, progress, device)
     model = model_type(config, weights, ops, max_positions)
+    weights.finish()
     assert not weights.left, f"the model did not take {weights.left}"
     return model

@@ -32,9 +32,7 @@ class LocalEngine:
         share_cores()
         try:
             loaded = load_model(config, StartupReport())
-            self.engine = make_engine(
-                config, loaded, lambda client, emit: self._publish(emit), SilentObserver()
-            )
+            self.engine = make_engine(loaded, lambda client, emit: self._publish(emit), SilentObserver())
         except ModelRefused as error:
             raise ValueError(str(error)) from error
         self.max_model_len = loaded.max_model_len

@@ -14,7 +14,7 @@ import msgspec
 import zmq
 
 from engine import wire
-from engine.config import ConfigError, EngineConfig
+from engine.config import ConfigError, EngineConfig, settle
 from engine.process.environment import ignore_interrupts, name_process, set_threads, share_metrics
 from engine.process.heartbeat import Heartbeat
 from engine.request import Abort, ClientGone, Emit, Encode, EngineInfo, LoadPhase, Status, Submit, ToEngine
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from engine.loop.observer import EngineObserver
     from engine.loop.outbox import Publish
     from engine.metrics.metrics import EngineMetrics
+    from engine.runner.gpu.runner import GpuRunner
+    from engine.runner.runner import CpuRunner
     from engine.step import Runner
 
 REST_MS = 1000  # nothing came for so long: there is time to check the books before a long sleep
@@ -44,6 +46,7 @@ class Loaded:
     max_model_len: int
     dtype: str
     device: str
+    config: EngineConfig  # settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class LoadedEncoder:
     max_model_len: int
     dtype: str
     device: str
+    config: EngineConfig
 
 
 RunnerFactory = Callable[[EngineConfig, StartupReport], Loaded | LoadedEncoder]
@@ -124,7 +128,7 @@ class EngineHost:
 
         loaded = factory(self._config, report)
         self._metrics = EngineMetrics(self._place.model_name or loaded.model_name)
-        self._engine = make_engine(self._config, loaded, self._publish, self._metrics)
+        self._engine = make_engine(loaded, self._publish, self._metrics)
         info = self._describe(loaded, report)
         self._metrics.on_loaded(info, self._config.prefix_cache)
         self._state = "ready"
@@ -196,11 +200,11 @@ class EngineHost:
         return status
 
     def _describe(self, loaded: Loaded | LoadedEncoder, report: StartupReport) -> EngineInfo:
-        block_size = self._config.block_size if isinstance(loaded, Loaded) else 0
+        block_size = loaded.config.block_size if isinstance(loaded, Loaded) else 0
         return EngineInfo(
             epoch=self._place.epoch,
             max_model_len=loaded.max_model_len,
-            max_requests=self._config.max_requests,
+            max_requests=loaded.config.max_requests,
             kv_tokens=loaded.runner.num_blocks * block_size if isinstance(loaded, Loaded) else 0,
             block_size=block_size,
             dtype=loaded.dtype,
@@ -212,7 +216,7 @@ class EngineHost:
 
 
 def make_engine(
-    config: EngineConfig, loaded: Loaded | LoadedEncoder, publish: "Publish", observer: "EngineObserver"
+    loaded: Loaded | LoadedEncoder, publish: "Publish", observer: "EngineObserver"
 ) -> "Engine | EncoderEngine":
     """The loop for what was loaded. Raises ModelRefused if the settings do not fit it."""
     from engine.loop.encoder_loop import EncoderEngine
@@ -220,38 +224,55 @@ def make_engine(
 
     match loaded:
         case LoadedEncoder():
-            return EncoderEngine(config, loaded.runner, loaded.max_model_len, publish, observer)
+            return EncoderEngine(loaded.config, loaded.runner, loaded.max_model_len, publish, observer)
         case Loaded():
             try:
-                return Engine(config, loaded.runner, loaded.max_model_len, publish, observer)
+                return Engine(loaded.config, loaded.runner, loaded.max_model_len, publish, observer)
             except ConfigError as error:
                 raise ModelRefused(str(error)) from error
 
 
 def load_model(config: EngineConfig, report: StartupReport) -> Loaded | LoadedEncoder:
-    """The real runner, on this machine's processor. Raises ModelRefused."""
+    """The real runner, on this machine's GPU or processor. Raises ModelRefused."""
     with report.phase("import torch"):
+        from engine.runner.gpu.memory import GpuMemoryTooSmall
+        from engine.runner.hardware import pick_device
         from engine.runner.kv_cache import KvTooSmall
     from engine.checkpoint import CheckpointError, open_checkpoint
 
     try:
         with report.phase("open the model"):
             checkpoint = open_checkpoint(config.model)
+        settled = settle(config, pick_device(config.device, checkpoint.task))
         load = _load_decoder if checkpoint.task == "generate" else _load_encoder
-        return load(config, checkpoint, report)
-    except (CheckpointError, ConfigError, KvTooSmall) as error:
+        return load(settled, checkpoint, report)
+    except (CheckpointError, ConfigError, KvTooSmall, GpuMemoryTooSmall) as error:
         raise ModelRefused(str(error)) from error
 
 
 def _load_decoder(config: EngineConfig, checkpoint: "Checkpoint", report: StartupReport) -> Loaded:
+    runner = _build_runner(config, checkpoint, report)
+    return Loaded(
+        runner, checkpoint.name, runner.max_model_len, runner.dtype_name, runner.device_name, config
+    )
+
+
+def _build_runner(
+    config: EngineConfig, checkpoint: "Checkpoint", report: StartupReport
+) -> "CpuRunner | GpuRunner":
+    if config.device == "cuda":
+        from engine.runner.gpu.build import build_gpu_runner
+
+        return build_gpu_runner(config, checkpoint, report)
     from engine.runner.build import build_runner
 
-    runner = build_runner(config, checkpoint, report)
-    return Loaded(runner, checkpoint.name, runner.max_model_len, runner.dtype_name, runner.device_name)
+    return build_runner(config, checkpoint, report)
 
 
 def _load_encoder(config: EngineConfig, checkpoint: "Checkpoint", report: StartupReport) -> LoadedEncoder:
     from engine.runner.build_encoder import build_encoder_runner
 
     runner = build_encoder_runner(config, checkpoint, report)
-    return LoadedEncoder(runner, checkpoint.name, runner.max_model_len, runner.dtype_name, runner.device_name)
+    return LoadedEncoder(
+        runner, checkpoint.name, runner.max_model_len, runner.dtype_name, runner.device_name, config
+    )

@@ -1,18 +1,69 @@
-"""What this processor is good at."""
+"""What this machine is good at: which device computes, and in which dtype."""
 
+import importlib
+import logging
 import os
+from typing import Literal
 
 import torch
 
+from engine.config import ConfigError, Device
+from engine.request import Task
+
+MIN_CAPABILITY = (8, 0)  # Ampere: bfloat16 in the tensor cores, asynchronous copies
+# What compiles and launches the kernels.
+GPU_MODULES = ("cupy", "cuda.bindings.nvrtc")
+
+logger = logging.getLogger(__name__)
+
+
+def pick_device(wanted: Literal["auto", "cpu", "cuda"], task: Task) -> Device:
+    """`auto` is a GPU where one can be used. Raises ConfigError, with the reason, for a GPU that cannot."""
+    if wanted == "cpu":
+        return "cpu"
+    if task != "generate":
+        reason = "encoders compute on the CPU"
+    elif not torch.cuda.is_available():
+        reason = "torch finds no NVIDIA GPU" if torch.version.cuda else "this torch was built without CUDA"
+    else:
+        reason = _why_not_usable()
+        if reason and wanted == "auto":
+            logger.warning("there is a GPU, and the CPU computes: %s", reason)
+    if reason and wanted == "cuda":
+        raise ConfigError("device", wanted, f"cpu or auto: {reason}")
+    device: Device = "cpu" if reason else "cuda"
+    logger.info("device: %s (%s)", device, reason or torch.cuda.get_device_name())
+    return device
+
+
+def _why_not_usable() -> str:
+    """Empty if the GPU can be used."""
+    capability = torch.cuda.get_device_capability()
+    if capability < MIN_CAPABILITY:
+        found, least = ("{}.{}".format(*pair) for pair in (capability, MIN_CAPABILITY))
+        return f"{torch.cuda.get_device_name()} has compute capability {found}; accepted: {least} and newer"
+    for name in GPU_MODULES:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            extra = f"cuda{(torch.version.cuda or '13').partition('.')[0]}"
+            return f"{name} cannot be imported ({error}); tokenloom[{extra}] brings it"
+    return ""
+
 
 def pick_dtype(name: str, compiled: bool) -> torch.dtype:
-    """`auto` is bfloat16 on the compiled kernels: they read half the bytes, and widen on the fly where the processor has no bfloat16.
+    """Of a CPU. `auto` is bfloat16 on the compiled kernels: they read half the bytes, and widen on the fly where the processor has none.
 
     torch's own operations emulate it there, 2 to 4 times slower than float32, so without the compiled kernels it is float32.
     """
     if name == "auto":
         return torch.bfloat16 if compiled else torch.float32
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
+
+
+def pick_gpu_dtype(name: str) -> torch.dtype:
+    """`auto` is bfloat16, which has float32's range: a model that was trained in it overflows in float16."""
+    return torch.float16 if name == "float16" else torch.bfloat16
 
 
 def pick_encoder_dtype(name: str) -> torch.dtype:

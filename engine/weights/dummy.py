@@ -12,7 +12,7 @@ _NUM_BYTES = 4
 
 
 class DummySource:
-    """engine.weights.source.TensorSource that has whatever is wanted; a name gives the same numbers."""
+    """engine.weights.source.TensorSource that has whatever is wanted; on one kind of device a name gives the same numbers."""
 
     def __init__(self, shapes: Mapping[str, Shape], seed: int = 0) -> None:
         self.shapes = shapes
@@ -29,7 +29,7 @@ class DummySource:
         if out.dim() == 1:
             out.fill_(0.0 if name.endswith(".bias") else 1.0)
             return
-        generator = torch.Generator().manual_seed(self._seed ^ zlib.crc32(name.encode()))
+        generator = torch.Generator(out.device).manual_seed(self._seed ^ zlib.crc32(name.encode()))
         bound = math.sqrt(
             3.0 / out.shape[1]
         )  # the variance of uniform numbers is a third of their bound's square

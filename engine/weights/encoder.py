@@ -1,20 +1,20 @@
 """An encoder's tensors under one set of names, whatever its files call them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 
 from engine.checkpoint import CheckpointError
 from engine.weights.safetensors import SafetensorsSource
-from engine.weights.source import Shape
+from engine.weights.source import Piece, Shape
 from engine.weights.weights import Layout
 
 _OLD_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}  # of norms
 
 
 class EncoderSource:
-    """engine.weights.source.TensorSource of a folder, and of the folders of layers behind its pooling.
+    """engine.weights.source.FileSource of a folder, and of the folders of layers behind its pooling.
 
     A name of the model has the layout's prefix or has not, may be an alias, and a norm may have gamma and beta; a name of
     a folder within begins with the folder's own.
@@ -46,6 +46,10 @@ class EncoderSource:
     def read(self, name: str, out: torch.Tensor) -> None:
         source, own = self._places[name]
         source.read(own, out)
+
+    def pieces(self, name: str, max_bytes: int) -> Iterator[Piece]:
+        source, own = self._places[name]
+        return source.pieces(own, max_bytes)
 
     def _add(self, source: SafetensorsSource, prefix: str, before: str) -> None:
         for own in source.shapes:

@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,7 @@ from gguf.quants import dequantize
 from engine.checkpoint import CheckpointError, ModelConfig
 from engine.checkpoint.gguf import GgufFile, GgufTensor
 from engine.checkpoint.gguf_model import ROPE_FACTORS
-from engine.weights.source import Shape
+from engine.weights.source import Piece, Shape
 
 _OUTSIDE = {
     "token_embd": "model.embed_tokens",
@@ -39,7 +41,7 @@ _STRETCH = (1 << 15) - 1
 
 
 class GgufSource:
-    """engine.weights.source.TensorSource of one file."""
+    """engine.weights.source.FileSource of one file."""
 
     def __init__(self, file: GgufFile, config: ModelConfig, permuted: bool) -> None:
         """permuted: query and key rows are interleaved. Errors: CheckpointError for a file cut short."""
@@ -59,14 +61,32 @@ class GgufSource:
         return found[1] - found[0]
 
     def read(self, name: str, out: torch.Tensor) -> None:
-        tensor = self._tensors[name]
-        rows = self._data[slice(*self._ranges[name])].reshape(tensor.shape[0], -1)  # bytes
+        self._dequantise(name, self._rows(name), out)
+
+    def pieces(self, name: str, max_bytes: int) -> Iterator[Piece]:
+        """Whole rows, of float32: the device rounds them."""
+        rows, shape = self._rows(name), self._tensors[name].shape
+        width = math.prod(shape[1:])
+        step = max(1, max_bytes // (width * torch.float32.itemsize))
+        for start in range(0, shape[0], step):
+            part = rows[start : start + step]
+            read = partial(self._dequantise_flat, name, part)
+            yield Piece(start * width, len(part) * width, torch.float32, read)
+
+    def _rows(self, name: str) -> npt.NDArray[np.uint8]:
+        """Bytes [rows, bytes a row], in the order of a folder of safetensors."""
+        rows = self._data[slice(*self._ranges[name])].reshape(self._tensors[name].shape[0], -1)
         num_heads = self._heads.get(name.split(".")[-2])
-        if num_heads is not None:
-            rows = _half_split(rows, num_heads)
-        kind = GGMLQuantizationType(tensor.type)
-        step = max(1, _STRETCH * tensor.shape[0] // out.numel())
-        for start in range(0, tensor.shape[0], step):
+        return rows if num_heads is None else _half_split(rows, num_heads)
+
+    def _dequantise_flat(self, name: str, rows: npt.NDArray[np.uint8], out: torch.Tensor) -> None:
+        self._dequantise(name, rows, out.view(len(rows), -1))
+
+    def _dequantise(self, name: str, rows: npt.NDArray[np.uint8], out: torch.Tensor) -> None:
+        """rows: bytes of as many rows as out has."""
+        kind = GGMLQuantizationType(self._tensors[name].type)
+        step = max(1, _STRETCH * len(rows) // out.numel())
+        for start in range(0, len(rows), step):
             piece = out[start : start + step]
             try:
                 floats = dequantize(rows[start : start + step], kind)

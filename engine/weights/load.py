@@ -10,10 +10,12 @@ from engine.weights.dummy import DummySource
 from engine.weights.encoder import EncoderSource
 from engine.weights.gguf import GgufSource
 from engine.weights.safetensors import SafetensorsSource
-from engine.weights.source import TensorSource
+from engine.weights.source import FileSource
+from engine.weights.staging import StagedReader
 from engine.weights.weights import Layout, Progress, Weights
 
 LoadFormat = Literal["auto", "dummy"]
+CPU = torch.device("cpu")
 
 
 def open_weights(
@@ -22,17 +24,20 @@ def open_weights(
     dtype: torch.dtype,
     load_format: LoadFormat = "auto",
     progress: Progress | None = None,
+    device: torch.device = CPU,
 ) -> Weights:
     """The tensors of `layout`, ready to be taken. Only GGUF and safetensors are read: nothing is unpickled.
 
     Errors: CheckpointError naming the file or the tensors at fault, before any tensor is read.
     """
-    return Weights(_source(checkpoint, layout, load_format), layout, dtype, progress)
-
-
-def _source(checkpoint: Checkpoint, layout: Layout, load_format: LoadFormat) -> TensorSource:
     if load_format == "dummy":
-        return DummySource(layout.shapes)
+        return Weights(DummySource(layout.shapes), layout, dtype, progress, device)
+    source = _open_files(checkpoint, layout)
+    staged = StagedReader(source, device) if device.type != "cpu" else None
+    return Weights(source, layout, dtype, progress, device, staged)
+
+
+def _open_files(checkpoint: Checkpoint, layout: Layout) -> FileSource:
     if checkpoint.gguf is not None:
         permuted = {family.architecture for family in FAMILIES if family.permuted}
         return GgufSource(checkpoint.gguf, checkpoint.decoder, checkpoint.decoder.architecture in permuted)

@@ -7,6 +7,7 @@ import torch
 
 from engine.checkpoint import CheckpointError
 from engine.weights.source import HARMLESS, Shape, TensorSource
+from engine.weights.staging import StagedReader
 
 Progress = Callable[[str, int, int], None]  # name of the tensor just read, bytes so far, bytes in all
 
@@ -28,12 +29,21 @@ class Weights:
     """Hands each tensor out once, so that only what the model keeps of it stays in memory."""
 
     def __init__(
-        self, source: TensorSource, layout: Layout, dtype: torch.dtype, progress: Progress | None
+        self,
+        source: TensorSource,
+        layout: Layout,
+        dtype: torch.dtype,
+        progress: Progress | None,
+        device: torch.device,
+        staged: StagedReader | None = None,
     ) -> None:
-        """Errors: CheckpointError naming tensors that are missing, left over, or of the wrong shape."""
+        """staged: reads the same source, for this device; without it tensors are read one by one.
+
+        Errors: CheckpointError naming tensors that are missing, left over, or of the wrong shape.
+        """
         _check(source, layout)
-        self.dtype = dtype
-        self._source, self._layout, self._progress = source, layout, progress
+        self.dtype, self.device = dtype, device
+        self._source, self._layout, self._progress, self._staged = source, layout, progress, staged
         self._left = dict.fromkeys(layout.shapes)
         self._total = sum(map(source.num_bytes, layout.shapes))
         self._done = 0
@@ -45,15 +55,23 @@ class Weights:
         return tuple(self._left)
 
     def take(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """A tensor, or several as one [sum of rows, ...] where the name's module is in the fused table."""
+        """A tensor, or several as one [sum of rows, ...] where the name's module is in the fused table.
+
+        On a GPU its values are there once `finish` has returned.
+        """
         parts = self._parts(name)
         rows = [self._layout.shapes[part][0] for part in parts]
         inner = self._layout.shapes[parts[0]][1:]
-        out = torch.empty((sum(rows), *inner), dtype=dtype or self.dtype)
+        out = torch.empty((sum(rows), *inner), dtype=dtype or self.dtype, device=self.device)
         self.num_bytes += out.nbytes
         for part, piece in zip(parts, torch.split(out, rows), strict=True):
             self._read(part, piece)
         return out
+
+    def finish(self) -> None:
+        """Wait for what was taken. Errors: CheckpointError for a damaged tensor."""
+        if self._staged is not None:
+            self._staged.finish(self._tell)
 
     def _parts(self, name: str) -> list[str]:
         module = name.split(".")[-2]
@@ -63,7 +81,14 @@ class Weights:
 
     def _read(self, name: str, out: torch.Tensor) -> None:
         del self._left[name]
-        self._source.read(name, out)
+        if self._staged is None:
+            self._source.read(name, out)
+            self._tell(name)
+        else:
+            self._staged.read(name, out)
+
+    def _tell(self, name: str) -> None:
+        """A tensor was read."""
         self._done += self._source.num_bytes(name)
         if self._progress is not None:
             self._progress(name, self._done, self._total)

@@ -48,10 +48,15 @@ LoadFormat = Annotated[
         help="dummy: random weights for a folder that holds only config.json.", rich_help_panel=_MODEL
     ),
 ]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="auto: an NVIDIA GPU where one can be used, else the CPU.", rich_help_panel=_MODEL),
+]
 Dtype = Annotated[
-    Literal["auto", "bfloat16", "float32"],
+    Literal["auto", "bfloat16", "float16", "float32"],
     typer.Option(
-        help="Of weights and KV cache; auto takes what the processor is fast at.", rich_help_panel=_MODEL
+        help="Of weights and KV cache; auto takes what the device is fast at. float16: GPU only; float32: CPU only.",
+        rich_help_panel=_MODEL,
     ),
 ]
 MaxModelLen = Annotated[
@@ -130,13 +135,15 @@ Threads = Annotated[
 MaxRequests = Annotated[
     int,
     typer.Option(
-        help="Requests that can be live at once; others wait.", metavar="REQUESTS", rich_help_panel=_SPEED
+        help="Requests that can be live at once; others wait. 0: 128 on a CPU, 256 on a GPU.",
+        metavar="REQUESTS",
+        rich_help_panel=_SPEED,
     ),
 ]
 MaxBatchTokens = Annotated[
     int,
     typer.Option(
-        help="Computed in one step, at most.",
+        help="Computed in one step, at most. 0: 512 on a CPU, 2048 on a GPU.",
         metavar="TOKENS",
         rich_help_panel=_SPEED,
     ),
@@ -165,8 +172,26 @@ KvMemory = Annotated[
     int,
     typer.Option(
         parser=byte_count,
-        help="For the KV cache, unless --kv-tokens is given. Example: 4GiB",
+        help="For the KV cache, unless --kv-tokens is given. Example: 4GiB. 0: 2 GiB on a CPU; on a GPU 4096 tokens "
+        "a request, in at most 30 % of the memory that the weights leave.",
         metavar="BYTES",
+        rich_help_panel=_SPEED,
+    ),
+]
+GpuMemory = Annotated[
+    int,
+    typer.Option(
+        parser=byte_count,
+        help="Fill the GPU up to this much in all, the KV cache taking what is left. Example: 72GiB. 0: no more than "
+        "the weights and --kv-memory need.",
+        metavar="BYTES",
+        rich_help_panel=_SPEED,
+    ),
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        help="A request's tokens do not depend on the requests beside it. On a GPU; somewhat slower.",
         rich_help_panel=_SPEED,
     ),
 ]

@@ -21,7 +21,7 @@ TABLES: Mapping[str, type[ServerConfig] | type[EngineConfig]] = {
     "server": ServerConfig,
     "engine": EngineConfig,
 }
-BYTE_FIELDS = ("kv_memory", "max_body_bytes", "max_header_bytes")
+BYTE_FIELDS = ("kv_memory", "gpu_memory", "max_body_bytes", "max_header_bytes")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 SERVER_BOUNDS: Mapping[str, tuple[float, float]] = {
     "port": (0, 65535),

@@ -179,7 +179,7 @@ def test_an_interrupted_call_leaves_nothing_behind(llm: LLM, monkeypatch: pytest
 
 
 def test_settings_and_models_that_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="max_requests = 0 is not accepted"):
-        LLM(max_requests=0)
+    with pytest.raises(ValueError, match="max_requests = -1 is not accepted"):
+        LLM(max_requests=-1)
     with pytest.raises(ValueError, match="no such file or folder"):
         LLM(str(tmp_path / "gone"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.config import EngineConfig
+from engine.config import EngineConfig, settle
 from engine.encode_step import EncodeInput, EncodePlan, EncodeResult, Output, PendingEncode
 from engine.process.process import LoadedEncoder
 from engine.request import Encode, Task
@@ -29,10 +29,11 @@ def load_scripted_encoder(
     config: EngineConfig, report: StartupReport, step_seconds: float = 0.001
 ) -> LoadedEncoder:
     """A runner factory; `functools.partial` sets the seconds of a step."""
+    config = settle(config, "cpu")
     with report.phase("load"):
         runner = ScriptedEncoderRunner(step_seconds)
     report.memory["weights"] = 1234
-    return LoadedEncoder(runner, "scripted", config.max_model_len, "float32", "script")
+    return LoadedEncoder(runner, "scripted", config.max_model_len, "float32", "script", config)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.config import EngineConfig
+from engine.config import EngineConfig, settle
 from engine.process.process import Loaded
 from engine.request import Finish, SamplingParams
 from engine.startup import StartupReport
@@ -28,10 +28,11 @@ def answer(prompt: tuple[int, ...], num_tokens: int) -> list[int]:
 
 def load_scripted(config: EngineConfig, report: StartupReport, step_seconds: float = 0.001) -> Loaded:
     """A runner factory; `functools.partial` sets the seconds of a step."""
+    config = settle(config, "cpu")
     with report.phase("load"):
         runner = ScriptedRunner(config, step_seconds)
     report.memory["weights"] = 1234
-    return Loaded(runner, "scripted", config.max_model_len, "float32", "script")
+    return Loaded(runner, "scripted", config.max_model_len, "float32", "script", config)
 
 
 @dataclass(slots=True)

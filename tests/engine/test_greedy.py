@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.checkpoint import open_checkpoint
-from engine.config import EngineConfig
+from engine.config import EngineConfig, settle
 from engine.kernels import build
 from engine.kernels.cpu_ops import CpuOps
 from engine.loop.loop import Engine
@@ -55,6 +55,7 @@ class Bundled:
             self.model.heads.head_dim,
             self.model.dtype,
         )
+        config = settle(config, "cpu")
         kv = plan_kv(config, shape, self.model.config.max_context)
         max_blocks = -(-kv.max_model_len // kv.block_size)
         rows = RowBuffers(
@@ -87,12 +88,16 @@ class Answers:
             self.tokens.setdefault(request_id, []).append(token)
 
 
-@contextmanager
-def load_bundled(dtype: torch.dtype) -> Iterator[Bundled]:
+def read_cases() -> list[Case]:
     items: list[dict[str, Any]] = json.loads(REFERENCES.read_text())["items"]
-    cases = [
+    return [
         Case(tuple(item["prompt_ids"]), item["output_ids"], item["top1_top2_logit_margin"]) for item in items
     ]
+
+
+@contextmanager
+def load_bundled(dtype: torch.dtype) -> Iterator[Bundled]:
+    cases = read_cases()
     with make_step_thread(2) as thread:
         ops = CpuOps(build.load())
         model = thread.submit(load_model, open_checkpoint(""), ops, dtype, 2048).result()

@@ -47,10 +47,19 @@ def test_serve_without_arguments_serves_the_bundled_model(served: list[Config]) 
 
 def test_flags_reach_the_deployment(served: list[Config]) -> None:
     code, output = run(
-        "serve", "x.gguf", "--port", "0", "--kv-memory", "3GiB", "--no-prefix-cache", "--dtype", "float32"
+        *("serve", "x.gguf", "--port", "0", "--kv-memory", "3GiB", "--no-prefix-cache", "--dtype", "float32"),
+        *("--device", "cpu", "--gpu-memory", "72GiB", "--deterministic"),
     )
     assert code == 0, output
-    engine = EngineConfig(model="x.gguf", kv_memory=3 << 30, prefix_cache=False, dtype="float32")
+    engine = EngineConfig(
+        model="x.gguf",
+        kv_memory=3 << 30,
+        prefix_cache=False,
+        dtype="float32",
+        device="cpu",
+        gpu_memory=72 << 30,
+        deterministic=True,
+    )
     assert served == [Config(server=ServerConfig(port=0), engine=engine)]
 
 
@@ -65,8 +74,8 @@ def test_only_flags_that_were_given_win_over_the_file(served: list[Config], tmp_
     ("arguments", "part"),
     [
         (
-            ["serve", "--max-requests", "0"],
-            "--max-requests: max_requests = 0 is not accepted; accepted: 1 to",
+            ["serve", "--max-requests", "-1"],
+            "--max-requests: max_requests = -1 is not accepted; accepted: 0 to",
         ),
         (["serve", "--kv-memory", "much"], "'much' is not a number of bytes"),
         (["serve", "--dtype", "int8"], "'int8'"),

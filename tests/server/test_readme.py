@@ -24,7 +24,7 @@ def test_configuration_tables(table: str, config: ServerConfig | EngineConfig) -
 
 def test_ci_runs_the_commands_of_the_readme() -> None:
     commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line.startswith("make ")]
-    assert commands == ["make setup", "make check", "make test"]
+    assert commands == ["make setup", "make check", "make test", "make cubins"]
     for command in commands:
         assert re.search(rf"^{command}\b", README, flags=re.MULTILINE)
 

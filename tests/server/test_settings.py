@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import ENGINE_BOUNDS, EngineConfig
+from engine.config import DEFAULTS, ENGINE_BOUNDS, EngineConfig, settle
 from server.cli.settings import SERVER_BOUNDS, SettingsError, field_names, load_config, parse_bytes
 from server.config import Config
 
@@ -29,7 +29,9 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.name)
 def test_shipped_files_load(path: Path) -> None:
-    assert load_config(path, {}).engine.max_requests >= 1
+    for device in DEFAULTS:
+        settled = settle(load_config(path, {}).engine, device)
+        assert settled.max_batch_tokens >= settled.max_requests >= 1
 
 
 @pytest.mark.parametrize(
@@ -44,9 +46,13 @@ def test_shipped_files_load(path: Path) -> None:
         ("port = 3\n", ["port", "outside of a table"]),
         ('[server]\nport = "eighty"\n', ["[server] port", "'eighty'", "expected `int`, got `str`"]),
         ("[engine]\nprefix_cache = 1\n", ["[engine] prefix_cache", "expected `bool`"]),
-        ('[engine]\ndtype = "float16"\n', ["[engine] dtype", "'float16'"]),
+        ('[engine]\ndtype = "float8"\n', ["[engine] dtype", "'float8'"]),
+        ('[engine]\ndevice = "tpu"\n', ["[engine] device", "'tpu'"]),
         ("[server]\nport = 70000\n", ["[server] port", "70000", "0 to 65535"]),
-        ("[engine]\nmax_requests = 600\n", ["max_requests = 600", "max_batch_tokens (512)"]),
+        (
+            "[engine]\nmax_requests = 600\nmax_batch_tokens = 512\n",
+            ["[engine] max_requests", "max_requests = 600", "max_batch_tokens (512)"],
+        ),
         ('[engine]\nkv_memory = "lots"\n', ["[engine] kv_memory", "'lots'", "512MiB"]),
         ('[server]\nlog_level = "loud"\n', ["log_level", "loud", "critical, error, warning"]),
         ('[server]\nchat_template = "/no/such"\n', ["chat_template", "/no/such", "jinja2"]),
@@ -63,9 +69,9 @@ def test_refusals_name_file_key_and_what_is_accepted(tmp_path: Path, text: str, 
 
 def test_a_refused_flag_is_named_as_a_flag() -> None:
     with pytest.raises(
-        SettingsError, match=r"--max-requests: max_requests = 0 is not accepted; accepted: 1 to"
+        SettingsError, match=r"--max-requests: max_requests = -1 is not accepted; accepted: 0 to"
     ):
-        load_config(None, {"max_requests": 0})
+        load_config(None, {"max_requests": -1})
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""The sizes of batch that graphs are captured for: few, and never much larger than what has to be computed."""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A step's upper bounds. As many tokens as rows: no row computes more than one."""
+
+    num_tokens: int
+    num_rows: int
+    logprobs: bool = False  # a row wants log probabilities
+
+
+class Buckets:
+    """All of them. max_tokens is more than max_rows: a bucket for rows of several tokens always has more tokens than rows."""
+
+    def __init__(self, max_rows: int, max_tokens: int) -> None:
+        assert max_tokens > max_rows, f"{max_tokens} tokens, {max_rows} rows"
+        self._rows = _up_to(max_rows, (1, 2, 4, 8), ((8, 64), (16, 128), (32, 256), (64, 1 << 16)))
+        self._mixed_rows = _up_to(max_rows, (8, 32, 128), ((256, 1 << 16),))
+        self._tokens = _up_to(
+            max_tokens, (16, 32), ((32, 128), (64, 512), (128, 2048), (256, 1 << 13), (1024, 1 << 20))
+        )
+
+    def find(self, num_rows: int, num_tokens: int, logprobs: bool = False) -> Bucket:
+        """The smallest that holds so many live rows and tokens; more tokens than rows: some row computes several."""
+        if num_tokens <= num_rows:
+            rows = _round_up(num_rows, self._rows)
+            return Bucket(rows, rows, logprobs)
+        rows = _round_up(num_rows, self._mixed_rows)
+        return Bucket(_round_up(max(num_tokens, rows + 1), self._tokens), rows, logprobs)
+
+
+def _up_to(limit: int, first: tuple[int, ...], steps: tuple[tuple[int, int], ...]) -> list[int]:
+    """Sizes below the limit, and the limit: the first ones, then in each step's stride up to its bound."""
+    sizes = list(first)
+    for stride, bound in steps:
+        sizes.extend(range((sizes[-1] // stride + 1) * stride, min(bound, limit) + 1, stride))
+    return [size for size in sizes if size < limit] + [limit]
+
+
+def _round_up(size: int, sizes: list[int]) -> int:
+    return sizes[bisect_left(sizes, max(size, 1))]
