@@ -26,6 +26,7 @@ from engine.request import Abort, Emit, SamplingParams, Submit
 
 READ_RATE = 3.09e12  # bytes a second, measured on an H100; the floor below is bytes over this
 NUM_TIMED = 128
+MAX_REQUESTS, MAX_BATCH_TOKENS = 1024, 4096
 SAMPLED = {"temperature": 0.8, "top_p": 0.95, "top_k": 50}
 
 
@@ -68,6 +69,7 @@ def main(
     prompt: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 128,
     ragged: Annotated[int, typer.Option(help="Requests of the run that ends the benchmark; 0: none.")] = 1000,
     repeats: Annotated[int, typer.Option(help="Of each step time; the best counts.")] = 2,
+    gpu_memory: Annotated[float, typer.Option(help="GiB of the GPU that may be in use in all.")] = 68.0,
     deterministic: Annotated[bool, typer.Option(help="Answers that do not depend on batch mates.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the JSON document there too.")] = None,
 ) -> None:
@@ -77,7 +79,7 @@ def main(
     started: dict[str, float] = {}
     for shape in shapes.split(","):
         began = time.perf_counter()
-        engine = _open(shape, deterministic)
+        engine = open_engine(shape, deterministic, int(gpu_memory * (1 << 30)))
         started[shape] = round(time.perf_counter() - began, 2)
         _run(engine, 4, 128, 16, {"temperature": 0.0})
         for number in map(int, rows.split(",")):
@@ -104,7 +106,7 @@ def main(
     print(line)
 
 
-def _open(shape: str, deterministic: bool) -> LocalEngine:
+def open_engine(shape: str, deterministic: bool, gpu_memory: int) -> LocalEngine:
     with tempfile.TemporaryDirectory() as folder:
         config = EngineConfig(
             model=str(write_shape(shape, Path(folder))),
@@ -112,8 +114,9 @@ def _open(shape: str, deterministic: bool) -> LocalEngine:
             device="cuda",
             dtype="bfloat16",
             max_model_len=4096,
-            max_requests=512,
-            max_batch_tokens=2048,
+            gpu_memory=gpu_memory,
+            max_requests=MAX_REQUESTS,
+            max_batch_tokens=MAX_BATCH_TOKENS,
             prefix_cache=False,
             step_seconds=0,
             deterministic=deterministic,

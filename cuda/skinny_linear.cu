@@ -6,7 +6,7 @@
 // 8 neighbouring channels, 16 bytes, and they serve two mma of 16.
 //
 // A block computes a tile of 16 rows of w for all tokens, then the next that is its own. Its warps share the channels, and are summed
-// through shared memory in their order.
+// through shared memory in their order. x lies in shared memory too: a normed one whole, another a stage at a time beside the weights.
 //
 // Defines: IN, OUT channels; TOKENS 8 or 16; STAGE channels of a stage, a multiple of 32 that divides IN; NUM_STAGES; NORMED 1: x is the float32 residual stream, RMS-normed on the way (arXiv 1910.07467). The norm's factor belongs to a token, so it is
 // applied to the sums: the squares add up beside the product.
@@ -22,16 +22,27 @@ constexpr int kTokenTiles = TOKENS / 8;
 constexpr int kRows = 16;
 constexpr int kStages = IN / STAGE;      // of a row
 constexpr int kPitch = STAGE + kChunk;   // elements from row to row: quarters of a warp read two rows without bank conflicts
-constexpr int kStageElements = kRows * kPitch;
+constexpr int kStageRows = NORMED ? kRows : kRows + TOKENS;  // of weights, then of x
+constexpr int kStageElements = kStageRows * kPitch;
+constexpr int kInputPitch = IN + kChunk;
+constexpr int kInputElements = NORMED ? TOKENS * kInputPitch : 0;
+
+#if NORMED
+using Input = float;
+#else
+using Input = Element;
+#endif
 
 struct Sums {
   float of[kTokenTiles][4];
-  float squares[kTokenTiles];  // of token 8 * tile + lane / 4, over this lane's channels
 };
 
 struct Shared {
   float sums[kWarps][kRows][TOKENS + 1];  // one more, against bank conflicts
-  float squares[kWarps][TOKENS];
+  float squares[kWarps][TOKENS];           // of the channels that each warp read of a normed x
+#if defined(QKV)
+  int positions[TOKENS], cache_slots[TOKENS];
+#endif
 };
 
 // A tile's rows of w: eight from `low` on and eight from `high` on, which are row i and row i + 8 of the product.
@@ -45,19 +56,24 @@ struct Rows {
 template <typename RowsOf>
 struct Loader {
   const Element* weight;
+  const Input* x;
+  int num_tokens;
   Element* ring;
   RowsOf rows_of;
   int num_tiles;
   int tile, stage, slot;
 
-  DEVICE Loader(const Element* weight, Element* ring, RowsOf rows_of, int num_tiles)
-      : weight(weight), ring(ring), rows_of(rows_of), num_tiles(num_tiles), tile(blockIdx.x), stage(warp_id()), slot(0) {}
+  DEVICE Loader(const Element* weight, const Input* x, int num_tokens, Element* ring, RowsOf rows_of, int num_tiles)
+      : weight(weight), x(x), num_tokens(num_tokens), ring(ring), rows_of(rows_of), num_tiles(num_tiles),
+        tile(blockIdx.x), stage(warp_id()), slot(0) {}
 
-  // Always commits a group, so that the groups count the stages.
+  // The next stage, or a part of it. Always commits a group, so that the groups count the stages.
+  template <bool kWeights, bool kInput>
   DEVICE void load() {
     while (stage >= kStages && tile < num_tiles) stage = warp_id(), tile += gridDim.x;
     if (tile < num_tiles && stage < kStages) {
-      copy(rows_of(tile));
+      if (kWeights) copy_weights(rows_of(tile));
+      if (kInput && !NORMED) copy_input();
       stage += kWarps;
     }
     copy_async_commit();
@@ -65,45 +81,59 @@ struct Loader {
   }
 
  private:
-  DEVICE void copy(const Rows& rows) {
-    constexpr int kPerRow = STAGE / 8, kPieces = kRows * kPerRow;
+  static constexpr int kPerRow = STAGE / 8;
+
+  DEVICE void copy_weights(const Rows& rows) {
     Element* to = ring + slot * kStageElements;
 #pragma unroll
-    for (int piece = lane_id(); piece < kPieces; piece += WARP) {
+    for (int piece = lane_id(); piece < kRows * kPerRow; piece += WARP) {
       int row = piece / kPerRow, channel = piece % kPerRow * 8;
-      const Element* from = weight + (i64)rows[row] * IN + stage * STAGE + channel;
-      copy_async16(to + row * kPitch + channel, from, true);
+      copy_async16(to + row * kPitch + channel, weight + (i64)rows[row] * IN + stage * STAGE + channel, true);
+    }
+  }
+  DEVICE void copy_input() {
+    Element* to = ring + slot * kStageElements + kRows * kPitch;
+    for (int piece = lane_id(); piece < num_tokens * kPerRow; piece += WARP) {
+      int token = piece / kPerRow, channel = piece % kPerRow * 8;
+      copy_async16(to + token * kPitch + channel, x + (i64)token * IN + stage * STAGE + channel, true);
     }
   }
 };
 
 #if NORMED
-using Input = float;
-// 8 channels of the residual stream, weighted; adds their squares.
-DEVICE uint4 load_input(const float* x, const float* norm, float& squares) {
-  float4 a = *reinterpret_cast<const float4*>(x), b = *reinterpret_cast<const float4*>(x + 4);
-  float4 u = *reinterpret_cast<const float4*>(norm), v = *reinterpret_cast<const float4*>(norm + 4);
-  squares += a.x * a.x + a.y * a.y + a.z * a.z + a.w * a.w + b.x * b.x + b.y * b.y + b.z * b.z + b.w * b.w;
-  return make_uint4(pack(a.x * u.x, a.y * u.y), pack(a.z * u.z, a.w * u.w), pack(b.x * v.x, b.y * v.y), pack(b.z * v.z, b.w * v.w));
+// The whole of x, weighted, and its squares. All threads; a __syncthreads follows.
+DEVICE void read_input(Shared& shared, Element* input, const float* x, const float* norm, int num_tokens) {
+  for (int token = 0; token < num_tokens; ++token) {
+    float squares = 0;
+#pragma unroll 4
+    for (int channel = threadIdx.x * 8; channel < IN; channel += kThreads * 8) {
+      const float4* from = reinterpret_cast<const float4*>(x + (i64)token * IN + channel);
+      const float4* weights = reinterpret_cast<const float4*>(norm + channel);
+      float4 a = from[0], b = from[1], u = weights[0], v = weights[1];
+      squares += a.x * a.x + a.y * a.y + a.z * a.z + a.w * a.w + b.x * b.x + b.y * b.y + b.z * b.z + b.w * b.w;
+      uint4 words = make_uint4(
+          pack(a.x * u.x, a.y * u.y), pack(a.z * u.z, a.w * u.w), pack(b.x * v.x, b.y * v.y), pack(b.z * v.z, b.w * v.w));
+      *reinterpret_cast<uint4*>(input + token * kInputPitch + channel) = words;
+    }
+#pragma unroll
+    for (int other = WARP / 2; other > 0; other /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, other);
+    if (lane_id() == 0) shared.squares[warp_id()][token] = squares;
+  }
 }
-#else
-using Input = Element;
-DEVICE uint4 load_input(const Element* x, const float* norm, float& squares) { return *reinterpret_cast<const uint4*>(x); }
 #endif
 
-// A stage: kRows rows in the ring.
-DEVICE void multiply(Sums& sums, const Element* stage, const Input* x, const float* norm, int first_channel, int num_tokens) {
+// A stage; input: x from the stage's first channel on, rows of input_pitch.
+DEVICE void multiply(Sums& sums, const Element* stage, const Element* input, int input_pitch, int num_tokens) {
   int token = lane_id() / 4, own = lane_id() % 4 * 8;
 #pragma unroll
   for (int chunk = 0; chunk < STAGE; chunk += kChunk) {
     const Element* row = stage + token * kPitch + chunk + own;
     uint4 low = *reinterpret_cast<const uint4*>(row), high = *reinterpret_cast<const uint4*>(row + 8 * kPitch);
     const u32 first[4] = {low.x, high.x, low.y, high.y}, second[4] = {low.z, high.z, low.w, high.w};
-    int channel = first_channel + chunk + own;
 #pragma unroll
     for (int j = 0; j < kTokenTiles; ++j) {
       uint4 b = make_uint4(0, 0, 0, 0);
-      if (j * 8 + token < num_tokens) b = load_input(x + (i64)(j * 8 + token) * IN + channel, norm + channel, sums.squares[j]);
+      if (j * 8 + token < num_tokens) b = *reinterpret_cast<const uint4*>(input + (j * 8 + token) * input_pitch + chunk + own);
       mma_16816(sums.of[j], first, b.x, b.y);
       mma_16816(sums.of[j], second, b.z, b.w);
     }
@@ -118,10 +148,6 @@ DEVICE void share(Shared& shared, Sums& sums) {
     float* low = &shared.sums[warp_id()][row][j * 8 + token];
     float* high = &shared.sums[warp_id()][row + 8][j * 8 + token];
     low[0] = of[0], low[1] = of[1], high[0] = of[2], high[1] = of[3];
-    float squares = sums.squares[j];
-    squares += __shfl_xor_sync(0xffffffffu, squares, 1);
-    squares += __shfl_xor_sync(0xffffffffu, squares, 2);
-    if (lane_id() % 4 == 0) shared.squares[warp_id()][j * 8 + row] = squares;
   }
 }
 
@@ -131,40 +157,62 @@ DEVICE float result(const Shared& shared, int row, int token, float eps) {
 #pragma unroll
   for (int warp = 0; warp < kWarps; ++warp) {
     sum += shared.sums[warp][row][token];
-    squares += shared.squares[warp][token];
+    if (NORMED) squares += shared.squares[warp][token];
   }
   return NORMED ? sum * rsqrtf(squares / IN + eps) : sum;
 }
 
-// Every tile of this block: its sums to `store`, which all threads call with the tile's number.
-template <typename RowsOf, typename Store>
-DEVICE void compute(const Element* weight, const Input* x, const float* norm, int num_tokens, int num_tiles, RowsOf rows_of, Store store) {
+// Every tile of this block: its sums to `store`, which all threads call with the tile's number, and with what `prepare` gave them for it
+// before the sums were there.
+template <typename RowsOf, typename Begin, typename Prepare, typename Store>
+DEVICE void compute(
+    const Element* weight, const Input* x, const float* norm, int num_tokens, RowsOf rows_of, Begin begin, Prepare prepare,
+    Store store) {
   SHARED_BYTES(bytes);
   Shared& shared = *reinterpret_cast<Shared*>(bytes);
-  constexpr int kHead = (sizeof(Shared) + 127) / 128 * 128;
-  Element* ring = reinterpret_cast<Element*>(bytes + kHead) + warp_id() * NUM_STAGES * kStageElements;
-  Loader<RowsOf> loader(weight, ring, rows_of, num_tiles);
+  constexpr int kHead = (sizeof(Shared) + 127) / 128 * 128, kTiles = OUT / kRows;
+  Element* input = reinterpret_cast<Element*>(bytes + kHead);
+  Element* ring = input + kInputElements + warp_id() * NUM_STAGES * kStageElements;
+  Loader<RowsOf> loader(weight, x, num_tokens, ring, rows_of, kTiles);
+  Loader<RowsOf> early = loader;
 #pragma unroll
-  for (int i = 0; i < NUM_STAGES - 1; ++i) loader.load();
+  for (int i = 0; i < NUM_STAGES - 1; ++i) early.template load<true, false>();
   wait_for_previous_kernel();  // the weights do not depend on it
+#pragma unroll
+  for (int i = 0; i < NUM_STAGES - 1; ++i) loader.template load<false, true>();
+#if NORMED
+  read_input(shared, input, x, norm, num_tokens);
+#endif
+  begin(shared);
+  __syncthreads();
   int slot = 0;
-  for (int tile = blockIdx.x; tile < num_tiles; tile += gridDim.x) {
-    if (tile + gridDim.x >= num_tiles) let_next_kernel_begin();
+  for (int tile = blockIdx.x; tile < kTiles; tile += gridDim.x) {
+    if (tile + gridDim.x >= kTiles) let_next_kernel_begin();
+    float prepared = prepare(tile);
     Sums sums = {};
     for (int stage = warp_id(); stage < kStages; stage += kWarps) {
       copy_async_wait<NUM_STAGES - 2>();
       __syncwarp();
-      loader.load();
-      multiply(sums, ring + slot * kStageElements, x, norm, stage * STAGE, num_tokens);
+      loader.template load<true, true>();
+      const Element* weights = ring + slot * kStageElements;
+      const Element* inputs = NORMED ? input + stage * STAGE : weights + kRows * kPitch;
+      multiply(sums, weights, inputs, NORMED ? kInputPitch : kPitch, num_tokens);
       slot = slot + 1 == NUM_STAGES ? 0 : slot + 1;
       __syncwarp();
     }
     share(shared, sums);
     __syncthreads();
-    store(shared, tile);
+    store(shared, tile, prepared);
     __syncthreads();
   }
 }
+
+struct NoBegin {
+  DEVICE void operator()(Shared& shared) const {}
+};
+struct NoPrepare {
+  DEVICE float operator()(int tile) const { return 0; }
+};
 
 DEVICE float biased(float value, const Element* bias, int row) { return bias ? value + to_float(bias[row]) : value; }
 
@@ -176,29 +224,32 @@ struct InOrder {
 
 #if defined(STORED)
 // y Element [tokens, OUT]. OUT: a multiple of 16.
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
     skinny_linear(const Element* weight, const Element* bias, const Input* x, const float* norm, float eps, Element* y, int num_tokens) {
-  compute(weight, x, norm, num_tokens, OUT / kRows, InOrder(), [&](const Shared& shared, int tile) {
+  auto store = [&](const Shared& shared, int tile, float prepared) {
     int base = tile * kRows;
     for (int i = threadIdx.x; i < kRows * num_tokens; i += kThreads) {
       int row = i % kRows, token = i / kRows;
       y[(i64)token * OUT + base + row] = from_float(biased(result(shared, row, token, eps), bias, base + row));
     }
-  });
+  };
+  compute(weight, x, norm, num_tokens, InOrder(), NoBegin(), NoPrepare(), store);
 }
 
 #elif defined(ADDED)
 // residual float32 [tokens, OUT] += y. OUT: a multiple of 16.
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
     skinny_linear(const Element* weight, const Element* bias, const Input* x, float* residual, int num_tokens) {
-  compute(weight, x, nullptr, num_tokens, OUT / kRows, InOrder(), [&](const Shared& shared, int tile) {
-    int base = tile * kRows;
-    for (int i = threadIdx.x; i < kRows * num_tokens; i += kThreads) {
-      int row = i % kRows, token = i / kRows;
-      // Rounded as a product that is stored: the stream does not depend on which kernel computed it.
-      residual[(i64)token * OUT + base + row] += to_float(from_float(biased(result(shared, row, token, 0), bias, base + row)));
-    }
-  });
+  static_assert(kRows * TOKENS <= kThreads, "a thread adds one element of a tile");
+  int row = threadIdx.x % kRows, token = threadIdx.x / kRows;
+  auto place = [&](int tile) { return residual + (i64)token * OUT + tile * kRows + row; };
+  auto prepare = [&](int tile) { return token < num_tokens ? *place(tile) : 0.0f; };
+  auto store = [&](const Shared& shared, int tile, float prepared) {
+    // Rounded as a product that is stored: the stream does not depend on which kernel computed it.
+    if (token < num_tokens)
+      *place(tile) = prepared + to_float(from_float(biased(result(shared, row, token, 0), bias, tile * kRows + row)));
+  };
+  compute(weight, x, nullptr, num_tokens, InOrder(), NoBegin(), prepare, store);
 }
 
 #elif defined(GATED)
@@ -207,9 +258,9 @@ struct BothHalves {
   DEVICE Rows operator()(int tile) const { return {tile * 8, OUT / 2 + tile * 8}; }
 };
 
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
     skinny_linear(const Element* weight, const Element* bias, const Input* x, const float* norm, float eps, Element* y, int num_tokens) {
-  compute(weight, x, norm, num_tokens, OUT / kRows, BothHalves(), [&](const Shared& shared, int tile) {
+  auto store = [&](const Shared& shared, int tile, float prepared) {
     int base = tile * 8;
     for (int i = threadIdx.x; i < 8 * num_tokens; i += kThreads) {
       int row = i % 8, token = i / 8;
@@ -217,7 +268,8 @@ extern "C" __global__ void __launch_bounds__(kThreads)
       float up = to_float(from_float(biased(result(shared, row + 8, token, eps), bias, OUT / 2 + base + row)));
       y[(i64)token * (OUT / 2) + base + row] = from_float(gate / (1.0f + expf(-gate)) * up);
     }
-  });
+  };
+  compute(weight, x, norm, num_tokens, BothHalves(), NoBegin(), NoPrepare(), store);
 }
 
 #elif defined(QKV)
@@ -236,30 +288,37 @@ DEVICE void store_cached(Element* cache, int head, int slot, int channel, float 
   tile[cache_offset(slot % BLOCK_SIZE, channel / CHUNK * CHUNK) + channel % CHUNK] = from_float(value);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
     skinny_linear(const Element* weight, const Element* bias, const Input* x, const float* norm, float eps, Element* y, const float* rope, const int* positions, const int* cache_slots, Element* keys, Element* values, int num_tokens) {
-  compute(weight, x, norm, num_tokens, OUT / kRows, HalvesOfHeads(), [&](const Shared& shared, int tile) {
+  auto begin = [&](Shared& shared) {
+    if (threadIdx.x < num_tokens) {
+      shared.positions[threadIdx.x] = positions[threadIdx.x];
+      shared.cache_slots[threadIdx.x] = cache_slots[threadIdx.x];
+    }
+  };
+  auto store = [&](const Shared& shared, int tile, float prepared) {
     int head = tile / kTilesPerHead, base = HalvesOfHeads::first_row(tile);
     for (int i = threadIdx.x; i < 8 * num_tokens; i += kThreads) {
       int row = i % 8, token = i / 8, channel = base % HEAD_DIM + row;
       float low = to_float(from_float(biased(result(shared, row, token, eps), bias, base + row)));
       float high = to_float(from_float(biased(result(shared, row + 8, token, eps), bias, base + kHalf + row)));
       if (head < NUM_HEADS + NUM_KV_HEADS) {
-        const float* angles = rope + (i64)positions[token] * HEAD_DIM;
+        const float* angles = rope + (i64)shared.positions[token] * HEAD_DIM;
         float cosine = angles[channel], sine = angles[kHalf + channel], turned = low * cosine - high * sine;
         high = high * cosine + low * sine, low = turned;
       }
       if (head < NUM_HEADS) {
         Element* query = y + (i64)token * OUT + head * HEAD_DIM;
         query[channel] = from_float(low), query[kHalf + channel] = from_float(high);
-      } else if (cache_slots[token] >= 0) {
+      } else if (shared.cache_slots[token] >= 0) {
         bool is_key = head < NUM_HEADS + NUM_KV_HEADS;
         int kv_head = head - NUM_HEADS - (is_key ? 0 : NUM_KV_HEADS);
         Element* cache = is_key ? keys : values;
-        store_cached(cache, kv_head, cache_slots[token], channel, low);
-        store_cached(cache, kv_head, cache_slots[token], kHalf + channel, high);
+        store_cached(cache, kv_head, shared.cache_slots[token], channel, low);
+        store_cached(cache, kv_head, shared.cache_slots[token], kHalf + channel, high);
       }
     }
-  });
+  };
+  compute(weight, x, norm, num_tokens, HalvesOfHeads(), begin, NoPrepare(), store);
 }
 #endif

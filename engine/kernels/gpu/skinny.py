@@ -19,8 +19,7 @@ from engine.kernels.ops import BlockWeights, LayerCache, Linear
 WARPS, THREADS = 8, 256
 TILE = 16  # rows of a weight that one mma takes
 CHUNK = 32  # channels that a weight's rows are a multiple of
-SIZES = (8, 16)  # tokens a kernel is compiled for
-MAX_TOKENS = SIZES[-1]  # beyond it, cuBLAS and the plain kernels are as fast
+SIZES = (8, 16)  # tokens a kernel is compiled for; beyond them cuBLAS and the plain kernels are as fast
 
 # qkv with rotated queries, the batch, the cache -> Element [tokens, heads * head_dim]
 Attention = Callable[[torch.Tensor, Batch, LayerCache], torch.Tensor]
@@ -32,26 +31,36 @@ class Ring:
 
     stage: int  # channels
     num_stages: int
-    blocks: int = 1  # a multiprocessor
 
     def defines(self) -> dict[str, int]:
         return {"STAGE": self.stage, "NUM_STAGES": self.num_stages}
 
-    def shared_bytes(self, size: int) -> int:
-        """As skinny_linear.cu lays it out: sums, then each warp's stages."""
-        sums = WARPS * (TILE * (size + 1) + size) * 4
-        return -(-sums // 128) * 128 + WARPS * self.num_stages * TILE * (self.stage + CHUNK) * 2
+    def shared_bytes(self, num_in: int, size: int, normed: bool) -> int:
+        """As skinny_linear.cu lays it out: sums, the whole of a normed input, each warp's stages."""
+        sums = WARPS * (TILE * (size + 1) + size) * 4 + 2 * size * 4
+        whole = size * (num_in + CHUNK) * 2 if normed else 0
+        rows = TILE if normed else TILE + size
+        stages = WARPS * self.num_stages * rows * (self.stage + CHUNK) * 2
+        return -(-sums // 128) * 128 + whole + stages
+
+
+# From the fastest on an H100 down.
+RINGS = tuple(Ring(*sizes) for sizes in ((128, 3), (64, 4), (64, 3), (32, 4), (32, 3)))
 
 
 @dataclass(frozen=True, slots=True)
 class SkinnyProduct:
-    """One product of a block, for up to SIZES[-1] tokens."""
+    """One product of a block."""
 
-    kernels: tuple[Kernel, ...]  # one for each of SIZES
+    kernels: tuple[tuple[int, Kernel], ...]  # by the most tokens that each takes, ascending
     grid: int
 
+    @property
+    def max_tokens(self) -> int:
+        return max((size for size, _ in self.kernels), default=0)
+
     def __call__(self, num_tokens: int, *args: Argument) -> None:
-        kernel = next(kernel for kernel, size in zip(self.kernels, SIZES, strict=True) if num_tokens <= size)
+        kernel = next(kernel for size, kernel in self.kernels if num_tokens <= size)
         kernel(self.grid, THREADS, *args, num_tokens)
 
 
@@ -59,17 +68,29 @@ def make_product(
     library: KernelLibrary,
     kind: str,
     weight: tuple[int, int],
-    ring: Ring,
     defines: dict[str, int],
+    ring: Ring | None = None,
 ) -> SkinnyProduct:
-    """kind: what skinny_linear.cu does with the product of a weight [out, in]."""
+    """kind: what skinny_linear.cu does with the product of a weight [out, in]. ring: None picks one."""
     num_out, num_in = weight
-    own = {kind: 1, "IN": num_in, "OUT": num_out, **ring.defines(), **defines}
-    kernels = tuple(
-        library.get("skinny_linear.cu", "skinny_linear", {**own, "TOKENS": size}, ring.shared_bytes(size))
-        for size in SIZES
-    )
-    return SkinnyProduct(kernels, min(num_out // TILE, ring.blocks * library.num_multiprocessors))
+    own = {kind: 1, "IN": num_in, "OUT": num_out, **defines}
+    kernels = []
+    for size in SIZES:
+        normed = bool(defines["NORMED"])
+        fitting = ring or pick_ring(num_in, size, normed, max_shared_bytes(library.architecture))
+        if fitting is not None:
+            all_defines = {**own, **fitting.defines(), "TOKENS": size}
+            num_bytes = fitting.shared_bytes(num_in, size, normed)
+            kernels.append((size, library.get("skinny_linear.cu", "skinny_linear", all_defines, num_bytes)))
+    return SkinnyProduct(tuple(kernels), min(num_out // TILE, library.num_multiprocessors))
+
+
+def pick_ring(num_in: int, size: int, normed: bool, limit: int) -> Ring | None:
+    """The first whose stages divide a row, and that fits in `limit` bytes."""
+    for ring in RINGS:
+        if num_in % ring.stage == 0 and ring.shared_bytes(num_in, size, normed) <= limit:
+            return ring
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +102,12 @@ class SkinnyKernels:
     gate_up: SkinnyProduct
     down: SkinnyProduct
     last_down: SkinnyProduct  # of the last block: leaves its product to be added
+
+    @property
+    def max_tokens(self) -> int:
+        """Of a batch; 0 where a product fits no block of this architecture."""
+        products = self.qkv, self.o, self.gate_up, self.down, self.last_down
+        return min(product.max_tokens for product in products)
 
 
 def takes(block: BlockWeights, shape: AttentionShape) -> bool:
@@ -97,22 +124,13 @@ def make_kernels(library: KernelLibrary, block: BlockWeights, shape: AttentionSh
     queries = shape.num_heads * shape.head_dim
     element = element_defines(shape.element)
     plain, normed = {"NORMED": 0, **element}, {"NORMED": 1, **element}
-    rope, target = {**shape.defines(), **normed}, library.architecture
     return SkinnyKernels(
-        qkv=make_product(library, "QKV", (shape.width, hidden), ring_of(hidden, target), rope),
-        o=make_product(library, "ADDED", (hidden, queries), ring_of(queries, target), plain),
-        gate_up=make_product(library, "GATED", (2 * inner, hidden), ring_of(hidden, target), normed),
-        down=make_product(library, "ADDED", (hidden, inner), ring_of(inner, target), plain),
-        last_down=make_product(library, "STORED", (hidden, inner), ring_of(inner, target), plain),
+        qkv=make_product(library, "QKV", (shape.width, hidden), {**shape.defines(), **normed}),
+        o=make_product(library, "ADDED", (hidden, queries), plain),
+        gate_up=make_product(library, "GATED", (2 * inner, hidden), normed),
+        down=make_product(library, "ADDED", (hidden, inner), plain),
+        last_down=make_product(library, "STORED", (hidden, inner), plain),
     )
-
-
-def ring_of(num_in: int, architecture: str) -> Ring:
-    """The one that was fastest on an H100 of those whose stages divide a row, and that fit."""
-    rings = (Ring(4 * CHUNK, 3), Ring(2 * CHUNK, 4), Ring(2 * CHUNK, 3), Ring(CHUNK, 4))
-    limit = max_shared_bytes(architecture)
-    fitting = (r for r in rings if num_in % r.stage == 0 and r.shared_bytes(SIZES[-1]) <= limit)
-    return next(fitting)
 
 
 class SkinnyBlocks:
@@ -134,7 +152,7 @@ class SkinnyBlocks:
         self.kernels = make_kernels(library, blocks[0], shape)
 
     def takes(self, batch: Batch) -> bool:
-        return batch.num_tokens <= MAX_TOKENS
+        return batch.num_tokens <= self.kernels.max_tokens
 
     def __call__(
         self, x: torch.Tensor, rope: torch.Tensor, batch: Batch, caches: list[LayerCache]

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from engine.kernels.gpu.module import KernelLibrary
-from engine.kernels.gpu.skinny import SkinnyProduct, make_product, ring_of
+from engine.kernels.gpu.skinny import SkinnyProduct, make_product
 from engine.kernels.reference import rotate
 from tests.kernels.gpu.paged import from_paged
 
@@ -43,9 +43,7 @@ def product_of(
     library: KernelLibrary, kind: str, weight: torch.Tensor, normed: bool, **defines: int
 ) -> SkinnyProduct:
     shape = weight.shape[0], weight.shape[1]
-    return make_product(
-        library, kind, shape, ring_of(shape[1], library.architecture), {"NORMED": int(normed), **defines}
-    )
+    return make_product(library, kind, shape, {"NORMED": int(normed), **defines})
 
 
 def close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
