@@ -130,10 +130,10 @@ def _run(engine: LocalEngine, num_rows: int, prompt: int, num_new: int, params: 
     """Seconds from the first request's arrival to the last token."""
     rnd = random.Random(num_rows)
     prompts = [[rnd.randrange(100, 30000) for _ in range(prompt)] for _ in range(num_rows)]
-    return _compute(engine, [(ids, num_new) for ids in prompts], params)
+    return compute(engine, [(ids, num_new) for ids in prompts], params)
 
 
-def _compute(
+def compute(
     engine: LocalEngine, requests: Sequence[tuple[list[int], int]], params: dict[str, float]
 ) -> float:
     messages = [
@@ -179,7 +179,7 @@ def _time_ragged(
     engine: LocalEngine, shape: str, name: str, number: int, params: dict[str, float]
 ) -> RaggedRun:
     requests = ragged_requests(number)
-    seconds = _compute(engine, requests, params)
+    seconds = compute(engine, requests, params)
     num_tokens = sum(num_new for _, num_new in requests)
     return RaggedRun(shape, name, number, round(seconds, 2), round(num_tokens / seconds))
 

@@ -3,7 +3,7 @@
 // Stream-K (arXiv 2301.03598). So any mix of contexts keeps all multiprocessors busy to the end, and one launch serves every batch.
 //
 // A warp streams its tiles through a ring of its own (decode_ring.cuh), with no barrier among warps, and writes the results of pairs
-// that it has to itself. Pairs cut between warps are put together by the block in shared memory, pairs cut between blocks by the block
+// that it has to itself. Its first tiles come while the kernel before still writes the step's own keys and values. Pairs cut between warps are put together by the block in shared memory, pairs cut between blocks by the block
 // that finishes last, from float32 parts in device memory.
 //
 // Defines: HEAD_DIM, NUM_HEADS, NUM_KV_HEADS, BLOCK_SIZE, WINDOW (0: none), SOFTCAP (1: scores are capped), NUM_WARPS, NUM_STAGES,
@@ -53,22 +53,29 @@ struct Results {
     if (lane_id() == 0 && max(tile.begin, block.begin) >= mine.begin) shared.cuts[place] = tile;
   }
 
-  // This warp's cuts: to results, or to this block's parts of pairs that it shares with other blocks.
+  // Cuts to results, or to this block's parts of pairs that it shares with other blocks. Each warp its own; a pair that is the only one
+  // of its block, all warps together.
   DEVICE void merge_cuts(const Rounds& rounds, const Range& block, const Shared& shared) const {
     Split warps(block.end - block.begin, NUM_WARPS);
+    int begins = shared.cuts[0].end < 0 ? 1 : 0;
+    Tile first = shared.cuts[begins];
+    bool is_only = first.end >= block.end && first.begin <= block.begin;
+    Team team = {lane_id(), WARP};
+    if (is_only) team = {static_cast<int>(threadIdx.x), NUM_WARPS * WARP};
 #pragma unroll 1
-    for (int i = 0; i < 2; ++i) {
-      Tile pair = shared.cuts[warp_id() * 2 + i];
+    for (int i = is_only ? begins : 0; i < (is_only ? begins + 1 : 2); ++i) {
+      int warp = is_only ? 0 : warp_id();
+      Tile pair = shared.cuts[warp * 2 + i];
       if (pair.end < 0) continue;
       int last = warps.owner(min(pair.end, block.end) - 1 - block.begin);
-      Parts parts = {2 * warp_id(), i, 2, last - warp_id() + 1};
+      Parts parts = {2 * warp, i, 2, last - warp + 1};
       if (pair.begin >= block.begin && pair.end <= block.end) {
-        merge_to_result(out, pair, shared.parts, parts, lane_id(), WARP);
+        merge_to_result<kShared>(out, pair, shared.parts, parts, team);
         continue;
       }
       float* target = partials + static_cast<i64>(rounds.part(pair, block)) * kPartFloats;
-      merge_to_part(target, shared.parts, parts);
-      if (lane_id() == 0) shared.edges[pair.begin < block.begin ? 0 : 1] = pair;
+      merge_to_part(target, shared.parts, parts, team);
+      if (team.thread == 0) shared.edges[pair.begin < block.begin ? 0 : 1] = pair;
     }
   }
 
@@ -92,7 +99,7 @@ struct Results {
     for (int i = 0; i < kNumEdges; ++i) {
       Tile pair = shared.edges[i];
       if (pair.end < 0 || !shared.is_last[i]) continue;
-      merge_to_result(out, pair, partials, rounds.parts(pair), thread, NUM_WARPS * WARP);
+      merge_to_result<kInDevice>(out, pair, partials, rounds.parts(pair), {thread, NUM_WARPS * WARP});
     }
     __syncthreads();
     if (thread < kNumEdges) shared.edges[thread].end = -1;
@@ -101,24 +108,25 @@ struct Results {
 
 // grid: any number of blocks, as many as multiprocessors; block NUM_WARPS warps; shared bytes: Shared's, decode_attention.py.
 extern "C" __global__ void __launch_bounds__(NUM_WARPS* WARP, 1) decode_attention(
-    const Element* qkv, const Element* keys, const Element* values, const int* counts, const int* starts,
+    const Element* qkv, const Element* keys, const Element* values, const int4* counts, int bucket_rows, const int* starts,
     const int* query_starts, const int* context_lens, const int* row_slots, const int* block_tables, int max_blocks,
     float scale, float softcap, Element* out, float* partials, int* counters) {
   SHARED_BYTES(bytes);
   Shared shared(bytes);
   Ring ring = shared.ring(warp_id());
-  Rows rows = {counts[0], starts, query_starts, context_lens, row_slots, block_tables, max_blocks};
-  Rounds rounds(rows, counts[2]);
-  Loader loader = {rounds, rows, ring, keys, values};
-  Results results = {out, partials, counters};
+  Rows rows = {bucket_rows, starts, query_starts, context_lens, row_slots, block_tables, max_blocks, 0};
+  int4 sizes = *counts;  // rows, tokens, decode tiles, prompt tiles
+  rows.look();
   let_next_kernel_begin();
   ring.init();
-  loader.begin();
   if (threadIdx.x < kNumEdges) shared.edges[threadIdx.x].end = -1;
+  Rounds rounds(rows, sizes.x, sizes.z);
+  Loader loader = {rounds, rows, ring, keys, values};
+  Results results = {out, partials, counters};
+  loader.begin();
+  loader.fill(sizes.w == 0);
   wait_for_previous_kernel();  // the batch is older than that: several kernels have ended since it was written
   if (rounds.count == 0) return;
-#pragma unroll 1
-  for (int i = 0; i < NUM_STAGES; ++i) loader.load(i);
   __syncwarp();
   int stage = 0;
   u32 parity = 0;

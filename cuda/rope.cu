@@ -9,7 +9,7 @@
 // same channels in all of them, so that it reads its angles once.
 #include "cache.cuh"
 #include "ptx.cuh"
-#include "vectors.cuh"
+#include "rotate.cuh"
 
 constexpr int kHalf = HEAD_DIM / 2;
 constexpr int kActive = kHalf / LANES;  // threads that share a head
@@ -43,15 +43,6 @@ DEVICE void normalise(float (&low)[LANES], float (&high)[LANES], const float* we
   for (int i = 0; i < LANES; i++) {
     low[i] = low[i] * scale * low_weight[i];
     high[i] = high[i] * scale * high_weight[i];
-  }
-}
-
-DEVICE void rotate(float (&low)[LANES], float (&high)[LANES], const float (&cosines)[LANES], const float (&sines)[LANES]) {
-#pragma unroll
-  for (int i = 0; i < LANES; i++) {
-    float a = low[i], b = high[i];
-    low[i] = a * cosines[i] - b * sines[i];
-    high[i] = b * cosines[i] + a * sines[i];
   }
 }
 

@@ -101,24 +101,46 @@ struct Loader {
 };
 
 #if NORMED
-// The whole of x, weighted, and its squares. All threads; a __syncthreads follows.
-DEVICE void read_input(Shared& shared, Element* input, const float* x, const float* norm, int num_tokens) {
-  for (int token = 0; token < num_tokens; ++token) {
-    float squares = 0;
-#pragma unroll 4
-    for (int channel = threadIdx.x * 8; channel < IN; channel += kThreads * 8) {
-      const float4* from = reinterpret_cast<const float4*>(x + (i64)token * IN + channel);
-      const float4* weights = reinterpret_cast<const float4*>(norm + channel);
-      float4 a = from[0], b = from[1], u = weights[0], v = weights[1];
-      squares += a.x * a.x + a.y * a.y + a.z * a.z + a.w * a.w + b.x * b.x + b.y * b.y + b.z * b.z + b.w * b.w;
+constexpr int kTogether = 4;  // tokens whose loads are in flight at once
+
+struct Eight {
+  float4 low, high;
+};
+DEVICE Eight read_eight(const float* from) {
+  return {reinterpret_cast<const float4*>(from)[0], reinterpret_cast<const float4*>(from)[1]};
+}
+DEVICE float square(const float4& v) { return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; }
+
+// Tokens from `first` on, kTogether of them at most: weighted, and their squares.
+DEVICE void read_tokens(Shared& shared, Element* input, const float* x, const float* norm, int first, int num_tokens) {
+  float squares[kTogether] = {};
+#pragma unroll 2
+  for (int channel = threadIdx.x * 8; channel < IN; channel += kThreads * 8) {
+    Eight weights = read_eight(norm + channel), values[kTogether];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i)
+      if (first + i < num_tokens) values[i] = read_eight(x + (i64)(first + i) * IN + channel);
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      if (first + i >= num_tokens) break;
+      const float4 &a = values[i].low, &b = values[i].high, &u = weights.low, &v = weights.high;
+      squares[i] += square(a) + square(b);
       uint4 words = make_uint4(
           pack(a.x * u.x, a.y * u.y), pack(a.z * u.z, a.w * u.w), pack(b.x * v.x, b.y * v.y), pack(b.z * v.z, b.w * v.w));
-      *reinterpret_cast<uint4*>(input + token * kInputPitch + channel) = words;
+      *reinterpret_cast<uint4*>(input + (first + i) * kInputPitch + channel) = words;
     }
-#pragma unroll
-    for (int other = WARP / 2; other > 0; other /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, other);
-    if (lane_id() == 0) shared.squares[warp_id()][token] = squares;
   }
+#pragma unroll
+  for (int i = 0; i < kTogether; ++i) {
+#pragma unroll
+    for (int other = WARP / 2; other > 0; other /= 2) squares[i] += __shfl_xor_sync(0xffffffffu, squares[i], other);
+    if (lane_id() == 0 && first + i < num_tokens) shared.squares[warp_id()][first + i] = squares[i];
+  }
+}
+
+// The whole of x. All threads; a __syncthreads follows.
+DEVICE void read_input(Shared& shared, Element* input, const float* x, const float* norm, int num_tokens) {
+  for (int first = 0; first < num_tokens; first += kTogether) read_tokens(shared, input, x, norm, first, num_tokens);
 }
 #endif
 

@@ -10,13 +10,22 @@ constexpr int kAfterAll = 0x7fffffff;
 
 // What the kernel reads of the batch.
 struct Rows {
-  int num_rows;
+  int num_rows;       // of the bucket: more than there are, and those have no tiles
   const int* starts;  // [rows + 1] tiles of one head, prefix sums
   const int* query_starts;
   const int* context_lens;
   const int* slots;
   const int* block_tables;  // [slots, max_blocks]
   int max_blocks;
+  int looked;  // each lane's part of a first look at the starts
+
+  // Waits for nothing, not for the batch's true sizes either.
+  DEVICE void look() {
+    int row = lane_id() * step();
+    looked = row < num_rows ? starts[row] : kAfterAll;
+  }
+  // Rows between two that lanes look at.
+  DEVICE int step() const { return ceil_div(num_rows, WARP); }
 };
 
 struct alignas(16) Tile {
@@ -45,17 +54,16 @@ struct Split {
   }
 };
 
-// The last row with start_of(row) <= key; start_of never falls and start_of(0) is 0. All lanes of a warp together: each has a key of
-// its own between first_key and last_key, the same for all. One look of the lanes at 32 rows leaves 1/32 of the rows to search.
+// The last row with start_of(row, starts[row]) <= key; start_of never falls and is 0 for row 0. All lanes of a warp together: each has a
+// key of its own between first_key and last_key, the same for all. The lanes' look at 32 rows leaves 1/32 of the rows to search.
 template <typename StartOf>
-DEVICE int find_row(const StartOf& start_of, int num_rows, int key, int first_key, int last_key) {
-  int step = ceil_div(num_rows, WARP), looked = lane_id() * step;
-  int start = looked < num_rows ? start_of(looked) : kAfterAll;
+DEVICE int find_row(const Rows& rows, const StartOf& start_of, int key, int first_key, int last_key) {
+  int step = rows.step(), start = rows.looked == kAfterAll ? kAfterAll : start_of(lane_id() * step, rows.looked);
   int low = (__popc(__ballot_sync(~0u, start <= first_key)) - 1) * step;
-  int high = min(__popc(__ballot_sync(~0u, start <= last_key)) * step, num_rows);
+  int high = min(__popc(__ballot_sync(~0u, start <= last_key)) * step, rows.num_rows);
   while (high - low > 1) {
     int middle = (low + high) / 2;
-    if (start_of(middle) <= key) {
+    if (start_of(middle, rows.starts[middle]) <= key) {
       low = middle;
     } else {
       high = middle;
@@ -69,9 +77,8 @@ DEVICE int first_seen(int context) { return WINDOW > 0 ? max(context - WINDOW, 0
 
 // The tile at a place from first_place to last_place, which are the same for all lanes of a warp.
 DEVICE Tile find_tile(const Rows& rows, int place, int first_place, int last_place) {
-  auto start_of = [&](int row) { return rows.starts[row]; };
-  int row = find_row(
-      start_of, rows.num_rows, place / NUM_KV_HEADS, first_place / NUM_KV_HEADS, last_place / NUM_KV_HEADS);
+  auto start_of = [](int, int start) { return start; };
+  int row = find_row(rows, start_of, place / NUM_KV_HEADS, first_place / NUM_KV_HEADS, last_place / NUM_KV_HEADS);
   int start = rows.starts[row], num_tiles = rows.starts[row + 1] - start;
   int slot = rows.slots[row], token = rows.query_starts[row], context = rows.context_lens[row];
   int begin = start * NUM_KV_HEADS, head = (place - begin) / num_tiles;

@@ -55,14 +55,17 @@ struct Ring {
     if (lane_id() != lane) return;
     Stage to = stage(index);
     i64 from = cache_start(tile);
+    int num_tokens = min(tile.context - tile.first, kTile);  // what a stage holds behind them is never looked at
+    bool whole = num_tokens == kTile;
+    int num_pieces = whole ? kPieces : NUM_SEGMENTS, elements = whole ? kPieceElements : num_tokens * SEGMENT;
     tiles[index] = tile;
-    barrier_arrive_expect(barriers + index, 2 * kTileElements * sizeof(Element));
-#pragma unroll
-    for (int piece = 0; piece < kPieces; ++piece) {
-      int target = piece * kPieceElements;
+    barrier_arrive_expect(barriers + index, 2 * num_pieces * elements * sizeof(Element));
+#pragma unroll 1
+    for (int piece = 0; piece < num_pieces; ++piece) {
+      int target = piece * (kTile * SEGMENT);
       i64 source = from + piece * (BLOCK_SIZE * SEGMENT);
-      bulk_load(to.keys + target, keys + source, kPieceElements * sizeof(Element), barriers + index);
-      bulk_load(to.values + target, values + source, kPieceElements * sizeof(Element), barriers + index);
+      bulk_load(to.keys + target, keys + source, elements * sizeof(Element), barriers + index);
+      bulk_load(to.values + target, values + source, elements * sizeof(Element), barriers + index);
     }
   }
   DEVICE void fill_nothing() const {}
@@ -95,6 +98,12 @@ struct Ring {
 #endif
 };
 
+// Whether a tile's keys and values were there before the step, in one whose rows compute one token each. A row writes to its last block.
+// The block before it may be another row's last one: a block is shared from the step on in which it is filled.
+DEVICE bool is_old(const Tile& tile) {
+  return tile.first / BLOCK_SIZE + 1 < (tile.context - 1) / BLOCK_SIZE;
+}
+
 // Walks over a warp's tiles ahead of the computation. Each lane looks one tile up, 32 tiles at a time.
 struct Loader {
   Rounds rounds;
@@ -116,6 +125,23 @@ struct Loader {
   DEVICE void begin() {
     round = -1, next = end = 0;
     if (has_next()) find();
+  }
+  // The whole ring. only_single: no row computes more than one token, so that old tiles need not wait for the kernel before.
+  DEVICE void fill(bool only_single) {
+    bool waits = false;
+#pragma unroll 1
+    for (int i = 0; i < NUM_STAGES; ++i) {
+      if (!waits && !(only_single && next_is_old())) {
+        wait_for_previous_kernel();
+        waits = true;
+      }
+      load(i);
+    }
+  }
+  // Whether the next tile has been looked up, and is old. The same for all lanes.
+  DEVICE bool next_is_old() {
+    if (!has_next() || next == found_end) return false;
+    return __shfl_sync(~0u, static_cast<int>(is_old(found)), next - found_begin) != 0;
   }
   // The next tile to a stage that nobody reads any more; nothing where none is left.
   DEVICE void load(int index) {

@@ -3,11 +3,14 @@
 import ctypes
 
 import torch
+import torch.nn.functional as F
 
 from engine.batch import EncoderBatch
+from engine.checkpoint import Pooling
 from engine.kernels.cpu_linear import CpuLinear, PackedWeight
 from engine.kernels.cpu_ops import FLOAT, INT, LANES, POINTER, bind_kernels, check_multiples
-from engine.kernels.encoder_ops import Relative
+from engine.kernels.encoder_gather import pool_tokens, sum_rows
+from engine.kernels.encoder_ops import Embedded, Relative
 from engine.kernels.ops import Heads, Linear
 
 
@@ -17,8 +20,14 @@ class CpuEncoderOps:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._kernels = bind_kernels(library, _SIGNATURES)
 
+    def stream_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        return torch.float32
+
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
         return self._pack("linear", weight, bias)
+
+    def head(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+        return self.linear(weight.float(), bias)
 
     def linear_gelu(self, weight: torch.Tensor, bias: torch.Tensor | None, tanh: bool) -> Linear:
         return self._pack("linear_gelu_tanh" if tanh else "linear_gelu", weight, bias)
@@ -26,6 +35,17 @@ class CpuEncoderOps:
     def _pack(self, name: str, weight: torch.Tensor, bias: torch.Tensor | None) -> CpuLinear:
         packed = PackedWeight(weight, self._kernels["pack_weight", weight.dtype])
         return CpuLinear(packed, bias, self._kernels[name, weight.dtype])
+
+    def embed(
+        self,
+        tables: Embedded,
+        batch: EncoderBatch,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        eps: float,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        return self.layer_norm(sum_rows(tables, batch), weight, bias, eps, dtype)
 
     def layer_norm(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float, dtype: torch.dtype
@@ -108,6 +128,12 @@ class CpuEncoderOps:
         out = gate_up.new_empty(tokens, width // 2)
         self._kernels["gelu_mul", gate_up.dtype](gate_up.data_ptr(), out.data_ptr(), tokens, width // 2)
         return out
+
+    def pool(self, x: torch.Tensor, batch: EncoderBatch, kind: Pooling) -> torch.Tensor:
+        return pool_tokens(x, batch, kind)
+
+    def normalize(self, x: torch.Tensor) -> torch.Tensor:
+        return F.normalize(x, dim=-1)
 
 
 def check_encoder_shapes(head_dim: int, hidden_size: int, inner_size: int) -> None:

@@ -1,6 +1,6 @@
 """The operations an encoder is built from, beside those in `ops`. `reference` has them plain and slow, `cpu` compiled.
 
-`dtype` is the model's (bfloat16 or float32); the residual stream x is float32 [tokens, hidden], norm weights are float32.
+`dtype` is the model's; the residual stream x is [tokens, hidden] in float32 or in `stream_dtype(dtype)`, norm weights are float32.
 An input's tokens see each other and nobody else's: nothing is padded.
 """
 
@@ -10,7 +10,17 @@ from typing import Protocol
 import torch
 
 from engine.batch import EncoderBatch
+from engine.checkpoint import Pooling
 from engine.kernels.ops import Heads, Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The tables whose rows, added up, begin the stream."""
+
+    words: torch.Tensor  # dtype [vocab, size]
+    positions: torch.Tensor | None  # float32 [positions, size], the row of an input's first token first
+    types: torch.Tensor | None  # float32 [types, size]; a single row is every token's
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +37,35 @@ class Relative:
 class EncoderOps(Protocol):
     """One backend."""
 
+    def stream_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Of the stream of a model that norms what its blocks leave."""
+        ...
+
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
         """As Ops.linear."""
         ...
 
+    def head(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+        """x float32 [rows, in] -> logits, float32 [rows, vocab]. weight dtype [vocab, in], bias float32.
+
+        The weight is also the table of words, and stays; on a GPU it may get its values after this call.
+        """
+        ...
+
     def linear_gelu(self, weight: torch.Tensor, bias: torch.Tensor | None, tanh: bool) -> Linear:
         """gelu(linear(x)), exact or with the tanh approximation (arXiv 1606.08415)."""
+        ...
+
+    def embed(
+        self,
+        tables: Embedded,
+        batch: EncoderBatch,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        eps: float,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        """layer_norm of the sum of each token's rows, [tokens, size] in dtype."""
         ...
 
     def layer_norm(
@@ -49,7 +82,7 @@ class EncoderOps(Protocol):
         bias: torch.Tensor | None,
         eps: float,
     ) -> torch.Tensor:
-        """x += delta in place, then layer_norm(x), in delta's dtype: a block that norms before it computes."""
+        """x float32 += delta in place, then layer_norm(x), in delta's dtype: a block that norms before it computes."""
         ...
 
     def post_layer_norm(
@@ -60,7 +93,10 @@ class EncoderOps(Protocol):
         bias: torch.Tensor | None,
         eps: float,
     ) -> torch.Tensor:
-        """x becomes layer_norm(x + delta) in place; returns it in delta's dtype: a block that norms what it leaves."""
+        """x becomes layer_norm(x + delta) in place; returns it in delta's dtype: a block that norms what it leaves.
+
+        x and the result may be one tensor.
+        """
         ...
 
     def rope(self, qkv: torch.Tensor, rope: torch.Tensor, batch: EncoderBatch, heads: Heads) -> None:
@@ -87,4 +123,12 @@ class EncoderOps(Protocol):
 
     def gelu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
         """dtype [tokens, 2 * inner] (gate, then up) -> gelu(gate) * up [tokens, inner], exact gelu."""
+        ...
+
+    def pool(self, x: torch.Tensor, batch: EncoderBatch, kind: Pooling) -> torch.Tensor:
+        """One vector an input of its tokens' vectors: x float32 or dtype [tokens, hidden] -> float32 [inputs, hidden]."""
+        ...
+
+    def normalize(self, x: torch.Tensor) -> torch.Tensor:
+        """float32 [vectors, size], each divided by its length, perhaps in place."""
         ...

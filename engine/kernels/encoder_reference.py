@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from engine.batch import EncoderBatch
-from engine.kernels.encoder_ops import Relative
+from engine.checkpoint import Pooling
+from engine.kernels.encoder_gather import pool_tokens, sum_rows
+from engine.kernels.encoder_ops import Embedded, Relative
 from engine.kernels.ops import Heads, Linear
 from engine.kernels.reference import rotate, split_heads
 
@@ -14,12 +16,29 @@ from engine.kernels.reference import rotate, split_heads
 class ReferenceEncoderOps:
     """engine.kernels.encoder_ops.EncoderOps, one torch expression after the other, attention an input at a time."""
 
+    def stream_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        return torch.float32
+
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
         return lambda x: F.linear(x, weight, bias)
+
+    def head(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+        return self.linear(weight.float(), bias)
 
     def linear_gelu(self, weight: torch.Tensor, bias: torch.Tensor | None, tanh: bool) -> Linear:
         form = "tanh" if tanh else "none"
         return lambda x: F.gelu(F.linear(x, weight, bias).float(), approximate=form).to(x.dtype)
+
+    def embed(
+        self,
+        tables: Embedded,
+        batch: EncoderBatch,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        eps: float,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        return self.layer_norm(sum_rows(tables, batch), weight, bias, eps, dtype)
 
     def layer_norm(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float, dtype: torch.dtype
@@ -73,6 +92,12 @@ class ReferenceEncoderOps:
     def gelu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
         gate, up = gate_up.float().chunk(2, dim=-1)
         return (F.gelu(gate) * up).to(gate_up.dtype)
+
+    def pool(self, x: torch.Tensor, batch: EncoderBatch, kind: Pooling) -> torch.Tensor:
+        return pool_tokens(x, batch, kind)
+
+    def normalize(self, x: torch.Tensor) -> torch.Tensor:
+        return F.normalize(x, dim=-1)
 
 
 def _inputs(batch: EncoderBatch) -> Iterator[slice]:

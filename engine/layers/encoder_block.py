@@ -20,7 +20,7 @@ class PostNormBlock:
     mlp_norm: LayerNorm
 
     def __call__(self, x: torch.Tensor, same: torch.Tensor, batch: EncoderBatch) -> torch.Tensor:
-        """x float32 [tokens, hidden] in place; `same` and the result are x in dtype, before and after."""
+        """x [tokens, hidden] in place; `same` and the result are x in dtype, before and after. They may be one tensor."""
         attended = self.attention_norm.post(x, self.attention(same, batch))
         return self.mlp_norm.post(x, self.mlp(attended))
 

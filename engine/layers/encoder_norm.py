@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.kernels.encoder_ops import EncoderOps
+from engine.batch import EncoderBatch
+from engine.kernels.encoder_ops import Embedded, EncoderOps
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,10 @@ class LayerNorm:
     bias: torch.Tensor | None
     eps: float
     ops: EncoderOps
+
+    def embed(self, tables: Embedded, batch: EncoderBatch, dtype: torch.dtype) -> torch.Tensor:
+        """What the sum of each token's rows is normed, [tokens, size] in dtype."""
+        return self.ops.embed(tables, batch, self.weight, self.bias, self.eps, dtype)
 
     def __call__(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """x float32 [tokens, hidden] -> dtype; x stays."""

@@ -8,9 +8,10 @@ from engine.batch import EncoderBatch
 from engine.checkpoint import Checkpoint, EncoderConfig
 from engine.kernels.encoder_ops import EncoderOps
 from engine.models import find_encoder
+from engine.models.encoders.answers import AnswerPlan
 from engine.models.encoders.packed import PackedEncoder, encoder_layout
 from engine.request import Task
-from engine.weights import LoadFormat, Progress, open_weights
+from engine.weights import CPU, LoadFormat, Progress, open_weights
 
 
 class EncoderModel(Protocol):
@@ -42,6 +43,17 @@ class EncoderModel(Protocol):
         """
         ...
 
+    def plan_answers(self, batch: EncoderBatch) -> AnswerPlan:
+        """By the batch as the host knows it, of which type ids and positions do not count."""
+        ...
+
+    def compute(self, batch: EncoderBatch, token_ids: torch.Tensor | None) -> torch.Tensor:
+        """The plan's answers, float32 [rows, width], by a batch that may have empty inputs and further tokens behind its last.
+
+        Waits for nothing, on a GPU. token_ids: the plan's, perhaps with more behind them.
+        """
+        ...
+
 
 def load_encoder(
     checkpoint: Checkpoint,
@@ -49,6 +61,7 @@ def load_encoder(
     dtype: torch.dtype,
     load_format: LoadFormat = "auto",
     progress: Progress | None = None,
+    device: torch.device = CPU,
 ) -> EncoderModel:
     """Build the model, packing each weight as soon as it is read.
 
@@ -56,7 +69,8 @@ def load_encoder(
     """
     config = checkpoint.encoder
     family = find_encoder(config.family)
-    weights = open_weights(checkpoint, encoder_layout(config, family), dtype, load_format, progress)
+    weights = open_weights(checkpoint, encoder_layout(config, family), dtype, load_format, progress, device)
     model = PackedEncoder(config, family, weights, ops)
+    weights.finish()
     assert not weights.left, f"the model did not take {weights.left}"
     return model

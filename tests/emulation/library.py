@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ CHECKS = (
     "--param=asan-stack=0",
     "--param=asan-globals=0",
 )
+KEPT_SECONDS = 7 * 24 * 3600
 KINDS = {"uint64": "p", "int64": "l", "int32": "i", "uint32": "i", "float32": "f", "float64": "d"}
 
 
@@ -98,7 +101,9 @@ class EmulatedLibrary:
         path = self._cache_dir / f"{Path(source).stem}-{function}-{key}.so"
         if not path.exists():
             self._cache_dir.mkdir(parents=True, exist_ok=True)
+            _remove_unused(self._cache_dir)
             _compile(text, path)
+        os.utime(path)
         return EmulatedKernel(path, function, shared_bytes)
 
     def _all_defines(self, defines: Mapping[str, int]) -> dict[str, int]:
@@ -110,6 +115,7 @@ class EmulatedKernel:
     def __init__(self, path: Path, function: str, shared_bytes: int) -> None:
         library = ctypes.CDLL(str(path))
         self._path = path
+        self._find_tensor = _FindTensor(_find_tensor)
         self._launch = library.kernel_launch
         self._launch.restype = ctypes.c_char_p
         library.kernel_parameters.restype = ctypes.c_char_p
@@ -135,7 +141,7 @@ class EmulatedKernel:
             self._num_launches,
             tensors,
             len(tensors),
-            _find_tensor,
+            self._find_tensor,
             0,
         )
         message = self._launch(ctypes.byref(launch))
@@ -165,7 +171,6 @@ def _ranges(args: tuple[Argument, ...]) -> "ctypes.Array[_Range]":
     return (_Range * len(found))(*found)
 
 
-@_FindTensor
 def _find_tensor(address: int, start: Any, size: Any) -> bool:
     """Looks among all tensors that are alive: kernels reach some through addresses that lie in others."""
     for thing in gc.get_objects():
@@ -212,6 +217,14 @@ def _compile(program: str, library: Path) -> None:
         _run([_compiler(), *FLAGS, *CHECKS, f"-I{include}", "-c", "kernel.cpp"], folder)
         _run([_compiler(), "-shared", "kernel.o", "-o", "kernel.so"], folder)
         os.replace(folder / "kernel.so", library)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Libraries of sources that have long changed."""
+    for path in folder.glob("*.so"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < time.time() - KEPT_SECONDS:
+                path.unlink()
 
 
 def _run(command: list[str], folder: Path) -> None:

@@ -42,20 +42,25 @@ DEVICE void put_swizzled(Element* tile, const Element* x, int num_rows, int stri
   }
 }
 
-// scores [64, COLUMNS] = a [64, 64] b^T [COLUMNS, 64]; out [64, COLUMNS] = scores c, c [COLUMNS steps, COLUMNS columns]. COLUMNS: 64 or 128.
-extern "C" __global__ void __launch_bounds__(WARPGROUP, 1) wgmma_chain(float* scores, float* out, const Element* a, const Element* b, const Element* c) {
+// scores [64, COLUMNS] = a [64, 64] b^T [COLUMNS, 64]; out [64, COLUMNS] = scores c, c [COLUMNS steps, COLUMNS columns]. COLUMNS: 64 or
+// 128.
+extern "C" __global__ void __launch_bounds__(WARPGROUP, 1)
+    wgmma_chain(float* scores, float* out, const Element* a, const Element* b, const Element* c) {
   SHARED_BYTES(bytes);
   Element *a_tile = reinterpret_cast<Element*>(bytes), *b_tile = a_tile + 64 * 64, *c_tile = b_tile + COLUMNS * 64;
   put_swizzled(a_tile, a, 64, 64);
   put_swizzled(b_tile, b, COLUMNS, 64);
   for (int segment = 0; segment < COLUMNS / 64; segment++)
     put_swizzled(c_tile + segment * COLUMNS * 64, c + segment * 64, COLUMNS, COLUMNS);
+#ifndef NO_PROXY_FENCE
   async_proxy_fence();
+#endif
   __syncthreads();
   float s[COLUMNS / 2], sums[COLUMNS / 2] = {};
   warpgroup_fence();
   for (int step = 0; step < 4; step++)
-    warpgroup_mma(s, descriptor_plus(matrix_descriptor(a_tile, 16, 1024), step * 32), descriptor_plus(matrix_descriptor(b_tile, 16, 1024), step * 32), step > 0);
+    warpgroup_mma(s, descriptor_plus(matrix_descriptor(a_tile, 16, 1024), step * 32),
+                  descriptor_plus(matrix_descriptor(b_tile, 16, 1024), step * 32), step > 0);
   warpgroup_commit();
 #ifndef READ_EARLY
   warpgroup_wait<0>();
@@ -71,7 +76,8 @@ extern "C" __global__ void __launch_bounds__(WARPGROUP, 1) wgmma_chain(float* sc
   warpgroup_wait<0>();
   int row = warp_id() * 16;
   for (int j = 0; j < COLUMNS / 8; j++) {
-    float first[4] = {s[4 * j], s[4 * j + 1], s[4 * j + 2], s[4 * j + 3]}, second[4] = {sums[4 * j], sums[4 * j + 1], sums[4 * j + 2], sums[4 * j + 3]};
+    float first[4], second[4];
+    for (int i = 0; i < 4; i++) first[i] = s[4 * j + i], second[i] = sums[4 * j + i];
     store(scores, first, row, j * 8, COLUMNS);
     store(out, second, row, j * 8, COLUMNS);
   }

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.emulation.library import EmulatedLibrary
+from tests.emulation.library import EmulatedLibrary, EmulationFailed
 
 HERE = Path(__file__).parent
 ELEMENTS = {"bfloat16": (torch.bfloat16, {}), "float16": (torch.float16, {"ELEMENT_FP16": 1})}
@@ -62,6 +62,25 @@ def test_the_last_block_adds_all_sums(library: EmulatedLibrary) -> None:
         assert out.equal(x.sum(1))
         assert total.item() == x.sum().item()
         assert num_arrived.item() == 0
+
+
+def test_processors_without_a_switch_of_our_own(library: EmulatedLibrary) -> None:
+    x = torch.randint(-100, 100, (7, 100)).float()
+    out, total, num_arrived = torch.zeros(7), torch.zeros(1), torch.zeros(1, dtype=torch.int32)
+    kernel = library.get("threads.cu", "last_arriver", {"EMULATE_UCONTEXT": 1})
+    kernel(7, 64, out, total, num_arrived, x, 100)
+    assert out.equal(x.sum(1))
+    assert total.item() == x.sum().item()
+
+
+def test_memory_that_only_an_address_leads_to(library: EmulatedLibrary) -> None:
+    far, near = torch.randn(64), torch.full((64,), torch.nan)
+    kernel = library.get("threads.cu", "follow", {})
+    kernel(1, 64, near, torch.tensor([far.data_ptr()]))
+    assert near.equal(far)
+    address = far.data_ptr() + 4
+    with pytest.raises(EmulationFailed, match=r"thread 63 of .* reads 4 bytes .* at threads.cu:\d+"):
+        kernel(1, 64, near, torch.tensor([address]))
 
 
 def test_atomics(library: EmulatedLibrary) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.emulation.library import EmulatedLibrary
+from tests.emulation.library import EmulatedLibrary, EmulationFailed
 
 HERE = Path(__file__).parent
 ELEMENTS = {"bfloat16": (torch.bfloat16, {}), "float16": (torch.float16, {"ELEMENT_FP16": 1})}
@@ -47,3 +47,11 @@ def test_sums_read_before_the_wait_are_wrong(library: EmulatedLibrary) -> None:
     defines = {"TRANSPOSED": 0, "COLUMNS": 64, "READ_EARLY": 1}
     library.get("matrices.cu", "wgmma_chain", defines, 3 * 8192)(1, 128, scores, out, a, b, c)
     assert not out.equal(torch.full((64, 64), 4096.0))
+
+
+def test_tiles_written_without_a_fence_are_told(library: EmulatedLibrary) -> None:
+    a, b, c = (torch.ones(64, 64, dtype=torch.bfloat16) for _ in range(3))
+    defines = {"TRANSPOSED": 0, "COLUMNS": 64, "NO_PROXY_FENCE": 1}
+    kernel = library.get("matrices.cu", "wgmma_chain", defines, 3 * 8192)
+    with pytest.raises(EmulationFailed, match=r"a product at .*matrices.cu:\d+ touch what thread \d+ wrote"):
+        kernel(1, 128, torch.empty(64, 64), torch.empty(64, 64), a, b, c)

@@ -63,7 +63,8 @@ class DecodeAttention:
         scale = float(self._shape.scale), float(self._shape.softcap)
         self._kernel(
             *(self._grid, self._block, qkv, cache.keys, cache.values),
-            *(batch.counts, batch.decode_starts, *rows, *scale, out, self._parts, self._counters),
+            *(batch.counts, batch.num_rows, batch.decode_starts, *rows, *scale, out),
+            *(self._parts, self._counters),
         )
 
 

@@ -67,7 +67,9 @@ def _out(shape: HeadShape, tensors: Tensors, words: torch.Tensor) -> Linear:
     if not shape.tied:
         return tensors.linear(shape.out, shape.out_bias, torch.float32)
     bias = tensors.weights.take(f"{shape.out}.bias", torch.float32) if shape.out_bias else None
-    return tensors.ops.linear(tensors.keep(words.float()), bias)
+    if words.device.type == "cpu":
+        tensors.num_bytes += words.numel() * torch.float32.itemsize  # packed a second time
+    return tensors.ops.head(words, bias)
 
 
 def _size(config: EncoderConfig, shape: HeadShape) -> int:

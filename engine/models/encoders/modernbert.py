@@ -6,6 +6,7 @@ import torch
 
 from engine.batch import EncoderBatch
 from engine.checkpoint import EncoderConfig, Modern, Rope
+from engine.kernels.encoder_ops import Embedded
 from engine.kernels.ops import Heads
 from engine.layers.encoder_attention import RotaryAttention
 from engine.layers.encoder_block import PreNormBlock
@@ -65,16 +66,17 @@ def _block_shapes(config: EncoderConfig, layer: int) -> Shapes:
 def _build(config: EncoderConfig, tensors: Tensors) -> PreNormTrunk:
     modern = _modern(config)
     ropes = {
-        windowed: tensors.keep(rope_table(Rope(theta), config.head_dim, config.max_len))
+        windowed: tensors.keep(
+            rope_table(Rope(theta), config.head_dim, config.max_len).to(tensors.weights.device)
+        )
         for windowed, theta in ((False, modern.theta), (True, modern.windowed_theta))
         if windowed in modern.windowed
     }
     embeddings = EncoderEmbeddings(
-        words=tensors.table("embeddings.tok_embeddings"),
-        positions=None,
-        types=None,
+        tables=Embedded(tensors.table("embeddings.tok_embeddings"), positions=None, types=None),
         norm=_norm(config, tensors, "embeddings.norm"),
         projection=None,
+        stream=torch.float32,  # sums grow from block to block
     )
     blocks = tuple(
         _block(config, tensors, layer, ropes[windowed]) for layer, windowed in enumerate(modern.windowed)

@@ -7,7 +7,14 @@ import torch
 from engine.batch import EncoderBatch
 from engine.checkpoint import EncoderConfig
 from engine.kernels.encoder_ops import EncoderOps
-from engine.models.encoders.answers import Answers, Classes, Embeddings, Fillings, TokenClasses
+from engine.models.encoders.answers import (
+    AnswerPlan,
+    Answers,
+    Classes,
+    Embeddings,
+    Fillings,
+    TokenClasses,
+)
 from engine.models.encoders.head import build_head, head_shapes, unused_tensors
 from engine.models.encoders.tensors import Shapes, Tensors, linear_shapes
 from engine.models.encoders.trunk import EncoderType, Trunk
@@ -34,8 +41,15 @@ class PackedEncoder:
     def max_len(self) -> int:
         return self.config.max_len
 
+    def plan_answers(self, batch: EncoderBatch) -> AnswerPlan:
+        return self._answers.plan(batch)
+
+    def compute(self, batch: EncoderBatch, token_ids: torch.Tensor | None) -> torch.Tensor:
+        return self._answers(self._trunk(batch), batch, token_ids)
+
     def __call__(self, batch: EncoderBatch) -> list[torch.Tensor]:
-        return self._answers(self._trunk(batch), batch)
+        plan = self.plan_answers(batch)
+        return plan.split(self.compute(batch, plan.token_ids))
 
 
 def encoder_layout(config: EncoderConfig, family: EncoderType) -> Layout:
@@ -64,7 +78,7 @@ def _answers(config: EncoderConfig, family: EncoderType, tensors: Tensors, trunk
         return _embeddings(config, tensors)
     head = build_head(config, family.head(config), tensors, trunk.words)
     if config.task == "classify":
-        return Classes(head, config.head_pooling)
+        return Classes(head, config.head_pooling, tensors.ops)
     if config.task == "token_classify":
         return TokenClasses(head)
     assert config.mask_id is not None  # of every model that fills masks
@@ -79,4 +93,4 @@ def _embeddings(config: EncoderConfig, tensors: Tensors) -> Embeddings:
         tensors.activated(f"{layer.folder}.linear", layer.activation, layer.bias, torch.float32)
         for layer in sentence.projections
     )
-    return Embeddings(sentence.pooling, projections, sentence.normalize)
+    return Embeddings(sentence.pooling, projections, sentence.normalize, tensors.ops)

@@ -8,6 +8,7 @@ import torch
 
 from engine.batch import EncoderBatch
 from engine.checkpoint import EncoderConfig
+from engine.kernels.encoder_ops import Embedded
 from engine.kernels.ops import Heads
 from engine.layers.encoder_attention import EncoderAttention, PlainAttention
 from engine.layers.encoder_block import PostNormBlock
@@ -151,9 +152,8 @@ def _build_embeddings(
     if config.num_types:
         types = tensors.table("embeddings.token_type_embeddings", torch.float32)
     return EncoderEmbeddings(
-        words=words,
-        positions=positions,
-        types=types,
+        tables=Embedded(words, positions, types),
         norm=tensors.norm("embeddings.LayerNorm", config.norm_eps),
         projection=None if projection is None else tensors.linear(projection.name, projection.bias),
+        stream=tensors.ops.stream_dtype(tensors.dtype),
     )

@@ -20,7 +20,7 @@ class Trunk(Protocol):
         ...
 
     def __call__(self, batch: EncoderBatch) -> torch.Tensor:
-        """float32 [tokens, hidden]."""
+        """[tokens, hidden], float32 or EncoderOps.stream_dtype."""
         ...
 
 

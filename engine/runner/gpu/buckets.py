@@ -13,6 +13,15 @@ class Bucket:
     logprobs: bool = False  # a row wants log probabilities
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderBucket:
+    """An encoder's step's upper bounds."""
+
+    num_tokens: int
+    num_inputs: int
+    num_picked: int = 0  # tokens that a head fills masks of
+
+
 class Buckets:
     """All of them. max_tokens is more than max_rows: a bucket for rows of several tokens always has more tokens than rows."""
 
@@ -31,6 +40,23 @@ class Buckets:
             return Bucket(rows, rows, logprobs)
         rows = _round_up(num_rows, self._mixed_rows)
         return Bucket(_round_up(max(num_tokens, rows + 1), self._tokens), rows, logprobs)
+
+
+class EncoderBuckets:
+    """Tokens are what a step's time goes by, so their sizes lie close together; inputs and picked tokens cost little beside them."""
+
+    def __init__(self, max_inputs: int, max_tokens: int) -> None:
+        self.largest = EncoderBucket(max_tokens, max_inputs)
+        self._inputs = _up_to(max_inputs, (1, 4, 16, 64, 256, 1024), ())
+        self._picked = [1 << power for power in range(max(max_tokens - 1, 1).bit_length() + 1)]
+        self._tokens = _up_to(
+            max_tokens, (16, 32), ((32, 256), (64, 1024), (128, 4096), (256, 1 << 14), (1024, 1 << 24))
+        )
+
+    def find(self, num_inputs: int, num_tokens: int, num_picked: int | None = None) -> EncoderBucket:
+        """The smallest that holds so much. num_picked: None where no head picks tokens."""
+        picked = 0 if num_picked is None else _round_up(num_picked, self._picked)
+        return EncoderBucket(_round_up(num_tokens, self._tokens), _round_up(num_inputs, self._inputs), picked)
 
 
 def _up_to(limit: int, first: tuple[int, ...], steps: tuple[tuple[int, int], ...]) -> list[int]:

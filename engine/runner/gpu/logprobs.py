@@ -7,6 +7,7 @@ import torch
 
 from engine.kernels.gpu.logprobs import RowLogprobs
 from engine.runner.gpu.ring import Entry
+from engine.runner.gpu.staging import to_host
 from engine.step import Logprobs
 
 
@@ -43,11 +44,4 @@ class LogprobsInFlight:
 def start_copy(samples: torch.Tensor, rows: RowLogprobs, num_rows: int) -> LogprobsInFlight:
     """Of the first num_rows rows; behind what the current stream holds."""
     parts = samples, rows.logprobs, rows.ranks, rows.top_ids, rows.top_logprobs
-    return LogprobsInFlight(*(_to_host(part[:num_rows]) for part in parts))
-
-
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    if not tensor.is_cuda:
-        return tensor.clone()
-    out = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return out.copy_(tensor, non_blocking=True)
+    return LogprobsInFlight(*(to_host(part[:num_rows]) for part in parts))

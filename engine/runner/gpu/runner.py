@@ -7,7 +7,7 @@ import torch
 
 from engine.kernels.sample_reference import NOT_FINITE, NOTHING_ALLOWED
 from engine.request import Finish
-from engine.runner.gpu.buckets import Buckets
+from engine.runner.gpu.buckets import Bucket, Buckets
 from engine.runner.gpu.compute import StepCompute
 from engine.runner.gpu.graphs import Steps
 from engine.runner.gpu.live import LiveSlots
@@ -28,7 +28,7 @@ class GpuRunner:
     def __init__(
         self,
         compute: StepCompute,
-        steps: Steps,
+        steps: Steps[Bucket],
         state: DeviceState,
         kv: KvPlan,
         buckets: Buckets,

@@ -1,4 +1,4 @@
-"""Small arrays from the host to the device, without waiting for it."""
+"""Arrays from the host to the device and back, without waiting for it."""
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,18 @@ class Staging:
 
     def copy(self, words: npt.NDArray[np.int32]) -> torch.Tensor:
         """int32 [n] on the device once the current stream comes to it; `words` may be written to at once."""
+        out = torch.empty(len(words), dtype=torch.int32, device=self._device)
+        self.write(words, out)
+        return out
+
+    def write(self, words: npt.NDArray[np.int32], out: torch.Tensor) -> None:
+        """The same into out, int32 [n] on the device."""
         if not self._buffers:
-            return torch.from_numpy(words.copy())
+            out.copy_(torch.from_numpy(words))
+            return
         buffer = self._buffers[self._next]
         self._next = (self._next + 1) % NUM_BUFFERS
-        return buffer.copy(words, self._device)
+        buffer.write(words, out)
 
 
 class _PinnedBuffer:
@@ -30,12 +37,19 @@ class _PinnedBuffer:
         self._words = torch.empty(0, dtype=torch.int32)
         self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
-    def copy(self, words: npt.NDArray[np.int32], device: torch.device) -> torch.Tensor:
+    def write(self, words: npt.NDArray[np.int32], out: torch.Tensor) -> None:
         self._copied.synchronize()
         if len(words) > len(self._words):
             length = max(SMALLEST, 1 << (len(words) - 1).bit_length())
             self._words = torch.empty(length, dtype=torch.int32, pin_memory=True)
         self._words.numpy()[: len(words)] = words
-        on_device = self._words[: len(words)].to(device, non_blocking=True)
-        self._copied.record(torch.cuda.current_stream(device))
-        return on_device
+        out.copy_(self._words[: len(words)], non_blocking=True)
+        self._copied.record(torch.cuda.current_stream(out.device))
+
+
+def to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in the host's memory, once the current stream has come so far."""
+    if not tensor.is_cuda:
+        return tensor.clone()
+    out = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return out.copy_(tensor, non_blocking=True)

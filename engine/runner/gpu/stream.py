@@ -15,13 +15,17 @@ class Mark(Protocol):
 
     def done(self) -> bool: ...
 
+    def seconds_until(self, later: "Mark") -> float:
+        """Between two marks of one stream that were made to be timed, both of them done."""
+        ...
+
 
 class Stream(Protocol):
     def current(self) -> AbstractContextManager[object]:
         """Within it, torch's operations and kernels go to this queue."""
         ...
 
-    def mark(self) -> Mark:
+    def mark(self, timed: bool = False) -> Mark:
         """Behind all that was queued so far."""
         ...
 
@@ -36,6 +40,10 @@ class CudaMark:
     def done(self) -> bool:
         return bool(self._event.query())  # type: ignore[no-untyped-call]
 
+    def seconds_until(self, later: Mark) -> float:
+        assert isinstance(later, CudaMark)
+        return float(self._event.elapsed_time(later._event)) * 1e-3
+
 
 class CudaStream:
     """A stream of its own: the default one cannot be captured."""
@@ -46,7 +54,7 @@ class CudaStream:
     def current(self) -> AbstractContextManager[object]:
         return torch.cuda.stream(self._stream)
 
-    def mark(self) -> CudaMark:
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    def mark(self, timed: bool = False) -> CudaMark:
+        event = torch.cuda.Event(enable_timing=timed)  # type: ignore[no-untyped-call]
         event.record(self._stream)
         return CudaMark(event)

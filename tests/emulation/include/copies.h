@@ -24,7 +24,9 @@ inline UNCHECKED void make_copy(const Copy& copy) {
   } else {
     memcpy(copy.to, copy.from, copy.num_bytes);
   }
-  if (copy.barrier != nullptr) complete_bytes(copy.barrier, copy.num_bytes, copy.site);
+  if (copy.barrier == nullptr) return note_write(reinterpret_cast<u64>(copy.to), copy.num_bytes);
+  forget_writes(reinterpret_cast<u64>(copy.to), copy.num_bytes);
+  complete_bytes(copy.barrier, copy.num_bytes, copy.site);
 }
 
 // A thread's own copies, oldest first; those of groups below num_groups were committed.
@@ -37,7 +39,8 @@ inline ThreadCopies thread_copies[kMaxThreads];
 inline List<Copy, 4096> bulk_copies;
 
 inline void check_aligned(const void* pointer, const char* what, Site site) {
-  if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) fail("gives %s an address that is no multiple of 16 at %s:%d", what, site.file, site.line);
+  if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0)
+    fail("gives %s an address that is no multiple of 16 at %s:%d", what, site.file, site.line);
 }
 
 inline ThreadCopies& own_copies() { return thread_copies[block.current->id]; }
@@ -45,8 +48,8 @@ inline ThreadCopies& own_copies() { return thread_copies[block.current->id]; }
 // Until only the last num_left groups may be under way; the open one may always be.
 inline void wait_groups(int num_left) {
   ThreadCopies& own = own_copies();
-  int num_done = 0;
-  while (num_done < own.copies.size && own.copies.elements[num_done].group < own.num_groups - num_left) make_copy(own.copies.elements[num_done++]);
+  int num_done = 0, first_left = own.num_groups - num_left;
+  while (num_done < own.copies.size && own.copies.elements[num_done].group < first_left) make_copy(own.copies.elements[num_done++]);
   own.copies.remove_first(num_done);
 }
 
@@ -70,6 +73,7 @@ inline void start_bulk(const Copy& copy) {
   if (copy.num_bytes % 16 != 0) fail("copies %u bytes in bulk at %s:%d, no multiple of 16", copy.num_bytes, copy.site.file, copy.site.line);
   shared_offset(copy.to);
   if (copy.num_bytes > 0) shared_offset(static_cast<u8*>(copy.to) + copy.num_bytes - 1);
+  check_fenced(copy.to, copy.num_bytes, "a bulk copy", copy.site);
   load_phase(copy.barrier, copy.site);
   if (draw(3) == 0) return make_copy(copy);
   bulk_copies.push(copy, "bulk copies");

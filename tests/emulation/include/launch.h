@@ -32,6 +32,7 @@ inline bool run_block(const Launch& launch, u64 place) {
   reset_copies();
   reset_products();
   poison_shared();
+  reset_proxies();
   run_threads();
   if (block.failure[0] == 0 && !canary_lives())
     append(append_place(0, block.threads[0]), " or another of it wrote behind its %u bytes of shared memory", launch.num_dynamic);

@@ -2,7 +2,7 @@
 // here (-fsanitize=kernel-address calls the functions below and brings none of its own).
 #pragma once
 
-#include "shared_memory.h"
+#include "proxies.h"
 
 namespace emulator {
 
@@ -111,15 +111,17 @@ inline UNCHECKED void check(u64 address, u64 size, const char* does, void* from)
   if (block.is_running) check_unusual(address, size, does, from);
 }
 
+inline UNCHECKED void check_write(u64 address, u64 size, void* from) {
+  check(address, size, "writes", from);
+  note_write(address, size);
+}
+
 }  // namespace emulator
 
-#define ACCESS(name, does, size)                                                                        \
-  extern "C" __attribute__((visibility("hidden"), used)) inline UNCHECKED void name(uintptr_t address) { \
-    emulator::check(address, size, does, __builtin_return_address(0));                                  \
-  }
-#define ACCESSES(size)                        \
-  ACCESS(__asan_load##size, "reads", size)    \
-  ACCESS(__asan_store##size, "writes", size)
+#define HOOK extern "C" __attribute__((visibility("hidden"), used)) inline UNCHECKED void
+#define ACCESSES(size)                                                                                                     \
+  HOOK __asan_load##size(uintptr_t address) { emulator::check(address, size, "reads", __builtin_return_address(0)); }     \
+  HOOK __asan_store##size(uintptr_t address) { emulator::check_write(address, size, __builtin_return_address(0)); }
 
 ACCESSES(1)
 ACCESSES(2)
@@ -127,12 +129,12 @@ ACCESSES(4)
 ACCESSES(8)
 ACCESSES(16)
 #undef ACCESSES
-#undef ACCESS
 
-extern "C" __attribute__((visibility("hidden"), used)) inline UNCHECKED void __asan_loadN(uintptr_t address, size_t size) {
+HOOK __asan_loadN(uintptr_t address, size_t size) {
   emulator::check(address, size, "reads", __builtin_return_address(0));
 }
-extern "C" __attribute__((visibility("hidden"), used)) inline UNCHECKED void __asan_storeN(uintptr_t address, size_t size) {
-  emulator::check(address, size, "writes", __builtin_return_address(0));
+HOOK __asan_storeN(uintptr_t address, size_t size) {
+  emulator::check_write(address, size, __builtin_return_address(0));
 }
-extern "C" __attribute__((visibility("hidden"), used)) inline void __asan_handle_no_return() {}
+HOOK __asan_handle_no_return() {}
+#undef HOOK

@@ -1,9 +1,11 @@
-// A warp's part of a warpgroup's products (PTX ISA, "Asynchronous warpgroup level matrix instructions"): 16 of the 64 rows. A product is made at once or only
-// when the warp waits for it, by lot, always in the order of the instructions; what it reads in shared memory is what lies there then.
+// A warp's part of a warpgroup's products (PTX ISA, "Asynchronous warpgroup level matrix instructions"): 16 of the 64 rows. A product is
+// made at once or only when the warp waits for it, by lot, always in the order of the instructions; what it reads in shared memory is
+// what lies there then.
 #pragma once
 
 #include "list.h"
 #include "matrix.h"
+#include "proxies.h"
 
 namespace emulator {
 
@@ -14,24 +16,31 @@ constexpr int kDepth = 16, kRows = 16;
 // Matrix descriptor: a tile in shared memory whose 16-byte chunks are permuted. All in bytes.
 struct Tile {
   u32 start, leading, stride, row;  // row: as wide as the permutation
+  Site site;
 
-  Tile(u64 descriptor, Site site)
-      : start(u32(descriptor & 0x3fff) << 4), leading(u32(descriptor >> 16 & 0x3fff) << 4), stride(u32(descriptor >> 32 & 0x3fff) << 4) {
+  Tile(u64 descriptor, Site from)
+      : start(field(descriptor, 0)), leading(field(descriptor, 16)), stride(field(descriptor, 32)), site(from) {
     u32 mode = u32(descriptor >> 62), base_offset = u32(descriptor >> 49 & 7);
-    if (mode == 0 || base_offset != 0) fail("gives a descriptor of a kind that is not emulated, %llx, at %s:%d", descriptor, site.file, site.line);
+    if (mode == 0 || base_offset != 0)
+      fail("gives a descriptor of a kind that is not emulated, %llx, at %s:%d", descriptor, site.file, site.line);
     row = 256u >> mode;
   }
+  static u32 field(u64 descriptor, int first_bit) { return u32(descriptor >> first_bit & 0x3fff) << 4; }
 
   // 8 elements. The permutation works on the address itself.
   UNCHECKED void read(u32 offset, u16 (&out)[8]) const {
     u32 address = start + offset;
     address ^= (address >> 7 & (row / 16 - 1)) << 4;
-    memcpy(out, shared_pointer(address), sizeof(out));
+    const u8* from = shared_pointer(address);
+    check_fenced(from, sizeof(out), "a product", site);
+    memcpy(out, from, sizeof(out));
   }
   // Steps k to k + 7 of the depth for row (of a) or column (of b) mn.
   UNCHECKED void read_k_major(u32 mn, u32 k, u16 (&out)[8]) const { read(mn % 8 * row + mn / 8 * stride + k * 2, out); }
   // Columns n to n + 7 of step k.
-  UNCHECKED void read_mn_major(u32 n, u32 k, u16 (&out)[8]) const { read(n % (row / 2) * 2 + n / (row / 2) * leading + k % 8 * row + k / 8 * stride, out); }
+  UNCHECKED void read_mn_major(u32 n, u32 k, u16 (&out)[8]) const {
+    read(n % (row / 2) * 2 + n / (row / 2) * leading + k % 8 * row + k / 8 * stride, out);
+  }
 };
 
 // One thread's words of an instruction. With a in registers b is MN-major, with a in shared memory both are K-major, unless said otherwise.
@@ -121,7 +130,8 @@ inline WarpProducts& own_products() { return warp_products[block.current->id / k
 inline void check_alike(const Product& product) {
   for (const Operands& lane : product.lanes) {
     const Operands& first = product.lanes[0];
-    if (lane.b_descriptor != first.b_descriptor || (!lane.a_in_registers && lane.a_descriptor != first.a_descriptor) || lane.add != first.add)
+    bool same_left = lane.a_in_registers || lane.a_descriptor == first.a_descriptor;
+    if (lane.b_descriptor != first.b_descriptor || !same_left || lane.add != first.add)
       fail("is in a warp whose lanes ask for different products at %s:%d", lane.site.file, lane.site.line);
   }
 }

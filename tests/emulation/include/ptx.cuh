@@ -62,7 +62,7 @@ inline void barrier_wait(u64* barrier, u32 parity, SITE) {
 inline void bulk_load(void* shared, const void* global, u32 bytes, u64* barrier, SITE) {
   emulator::start_bulk({shared, global, bytes, barrier, 0, false, site});
 }
-inline void async_proxy_fence() {}
+inline void async_proxy_fence() { emulator::note_fence(); }
 
 inline void named_barrier_sync(int id, int num_threads, SITE) {
   emulator::arrive_named(id, num_threads, site);

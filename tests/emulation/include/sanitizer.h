@@ -16,7 +16,8 @@ struct Located {
 #define SANITIZER_HANDLER extern "C" __attribute__((visibility("hidden"), used)) inline void
 
 SANITIZER_HANDLER __ubsan_handle_type_mismatch_v1_abort(const emulator::Located* place, uintptr_t address) {
-  emulator::fail("takes %p for the address of something that it is not aligned for at %s:%u", reinterpret_cast<void*>(address), place->file, place->line);
+  void* pointer = reinterpret_cast<void*>(address);
+  emulator::fail("takes %p for the address of something that it is not aligned for at %s:%u", pointer, place->file, place->line);
 }
 
 SANITIZER_HANDLER __ubsan_handle_out_of_bounds_abort(const emulator::Located* place, uintptr_t index) {

@@ -21,7 +21,7 @@ inline u8* stack_of(int thread) { return stacks() + thread * kStackBytes; }
 
 }  // namespace emulator
 
-#ifdef __x86_64__
+#if defined(__x86_64__) && !defined(EMULATE_UCONTEXT)
 
 // What a function must keep for its caller lies on the stack; a context is the stack's pointer.
 asm(R"(

@@ -50,9 +50,13 @@ def generator() -> torch.Generator:
 
 
 def make_problem(
-    spans: list[Span], shape: AttentionShape, device: torch.device, generator: torch.Generator
+    spans: list[Span],
+    shape: AttentionShape,
+    device: torch.device,
+    generator: torch.Generator,
+    pad_rows: int = 3,
 ) -> Problem:
-    made = make_paged_batch(spans, shape, generator, pad_rows=3, pad_tokens=5)
+    made = make_paged_batch(spans, shape, generator, pad_rows=pad_rows, pad_tokens=5)
     batch = move_batch(made, device)
     return make_qkv(batch, shape, generator), batch, make_cache(batch, shape, generator)
 
@@ -122,6 +126,28 @@ def test_many_short_rows_among_waiting_ones(
     spans = [Span(n, context) for n, context in zip(num_tokens, contexts, strict=True)]
     problem = make_problem(spans, shape, device, generator)
     check(attend(DecodeAttention(kernel_library, shape), problem, shape), problem, shape)
+
+
+@pytest.mark.parametrize("num_multiprocessors", [6, 24])
+@pytest.mark.parametrize("context", [200, 512, 513])
+def test_few_rows(num_multiprocessors: int, context: int, generator: torch.Generator) -> None:
+    """A pair a block, where there are as many blocks and no pair is long; among them rows that do nothing or more."""
+    library, shape = EmulatedLibrary(num_multiprocessors=num_multiprocessors), SHAPES["smollm"]
+    spans = [Span(0, 20), Span(1, 1), Span(1, context), Span(3, 30), Span(1, 47), Span(0, 5)]
+    problem = make_problem(spans, shape, library.device, generator)
+    kernel = DecodeAttention(library, shape)
+    for _ in range(2):
+        check(attend(kernel, problem, shape), problem, shape)
+
+
+@pytest.mark.parametrize(("num_rows", "pad_rows"), [(28, 3), (29, 3), (32, 0), (32, 1), (40, 3)])
+def test_a_block_for_every_pair(num_rows: int, pad_rows: int, generator: torch.Generator) -> None:
+    """Buckets of as many rows as lanes, of less and of more."""
+    library, shape = EmulatedLibrary(num_multiprocessors=130), SHAPES["smollm"]
+    contexts = torch.randint(1, 70, (num_rows,), generator=generator).tolist()
+    spans = [Span(1, context) for context in contexts]
+    problem = make_problem(spans, shape, library.device, generator, pad_rows)
+    check(attend(DecodeAttention(library, shape), problem, shape), problem, shape)
 
 
 def test_no_row_decodes(

@@ -23,7 +23,7 @@ from engine.models import find_model
 from engine.models.load import load_model
 from engine.models.model import Model
 from engine.request import Abort, Finish, SamplingParams, Submit, TokenLogprobs
-from engine.runner.gpu.buckets import Buckets
+from engine.runner.gpu.buckets import Bucket, Buckets
 from engine.runner.gpu.build import make_parts, max_tokens
 from engine.runner.gpu.graphs import Compute, EagerSteps, GraphSteps
 from engine.runner.gpu.memory import make_gpu_caches
@@ -78,7 +78,7 @@ class Bench:
         self._warm_up(compute, parts.state.rows.steps, stream, buckets)
         return GpuRunner(compute, GraphSteps(compute), parts.state, kv, buckets, stream)
 
-    def _warm_up(self, compute: Compute, steps: torch.Tensor, stream: CudaStream, buckets: Buckets) -> None:
+    def _warm_up(self, compute: Compute[Bucket], steps: torch.Tensor, stream: CudaStream, buckets: Buckets) -> None:
         with torch.inference_mode(), stream.current():
             EagerSteps(compute).run(buckets.find(1, 2, logprobs=True))
             steps.fill_(1)

@@ -1,0 +1,180 @@
+"""Whole models of other families, as they are served, beside transformers on the same GPU: from token ids to the last result.
+
+Random weights in the shapes of albert-base-v2 and distilbert-base-uncased. Lengths as in the experiment, padded to the longest input.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.encoder_cells import ELEMENT, Cell
+from benchmarks.encoder_timer import Budget, attempt, time_host_ms
+from engine.config import EngineConfig
+from engine.encode_step import EncodeInput, EncodePlan, EncoderRunner
+from engine.process.process import LoadedEncoder, load_model
+from engine.startup import StartupReport
+
+FIRST_ID, LAST_ID = 1000, 29000
+MAX_TOKENS = 16384  # of a batch
+FAMILIES: dict[str, dict[str, object]] = {
+    "albert": {
+        "vocab_size": 30000,
+        "embedding_size": 128,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_hidden_groups": 1,
+        "inner_group_num": 1,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "hidden_act": "gelu_new",
+        "max_position_embeddings": 512,
+    },
+    "distilbert": {
+        "vocab_size": 30522,
+        "dim": 768,
+        "n_layers": 6,
+        "n_heads": 12,
+        "hidden_dim": 3072,
+        "activation": "gelu",
+        "max_position_embeddings": 512,
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyTime:
+    """Milliseconds as the host sees them; of transformers with torch's attention, and with the unfused one. None: failed or left out."""
+
+    family: str
+    batch: int
+    max_len: int
+    tokens: int
+    ours_ms: float
+    unfused_ms: float | None
+    sdpa_ms: float | None
+    compiled_ms: float | None  # torch.compile of the model with torch's attention, its graphs captured
+    cosine: float | None  # the least between our vector of an input and theirs
+
+
+def measure_family(name: str, cells: list[Cell], budget: Budget) -> list[FamilyTime]:
+    """Errors: whatever loading the model may raise."""
+    theirs = _Theirs(name)
+    with tempfile.TemporaryDirectory(prefix="tokenloom-bench-") as folder:
+        theirs.save(Path(folder))
+        ours = _Ours(Path(folder))
+    times = [_measure(name, cell, ours, theirs, budget) for cell in cells]
+    ours.runner.close()
+    return times
+
+
+def _measure(name: str, cell: Cell, ours: "_Ours", theirs: "_Theirs", budget: Budget) -> FamilyTime:
+    inputs = _draw_inputs(cell)
+    ids, mask = _pad(inputs)
+
+    def timed(way: str, make: Callable[[], Callable[[], object]]) -> float | None:
+        return attempt(f"{name} {cell.name}, transformers {way}", lambda: round(time_host_ms(make()), 3))
+
+    compiled = None
+    if not budget.is_spent:
+        compiled = timed("compiled", lambda: theirs.compiled_step(ids, mask))
+    cosine = attempt(f"{name} {cell.name}, vectors", lambda: _least_cosine(ours, theirs, inputs))
+    return FamilyTime(
+        family=name,
+        batch=cell.batch,
+        max_len=cell.max_len,
+        tokens=cell.num_tokens,
+        ours_ms=round(time_host_ms(lambda: ours.run(inputs)), 3),
+        unfused_ms=timed("unfused", lambda: theirs.step("eager", ids, mask)),
+        sdpa_ms=timed("sdpa", lambda: theirs.step("sdpa", ids, mask)),
+        compiled_ms=compiled,
+        cosine=cosine,
+    )
+
+
+class _Ours:
+    """The runner of a served model."""
+
+    def __init__(self, folder: Path) -> None:
+        config = EngineConfig(model=str(folder), device="cuda", dtype="float16", max_batch_tokens=MAX_TOKENS)
+        loaded = load_model(config, StartupReport())
+        assert isinstance(loaded, LoadedEncoder)
+        self.runner: EncoderRunner = loaded.runner
+        self._num_steps = 0
+
+    def run(self, inputs: tuple[EncodeInput, ...]) -> torch.Tensor:
+        """One vector an input, as the host has them: float32 [inputs, dim]."""
+        self._num_steps += 1
+        result = self.runner.launch(EncodePlan(self._num_steps, inputs)).result()
+        assert not result.failed, result.failed
+        return torch.from_numpy(np.stack(result.outputs))
+
+
+class _Theirs:
+    """A model of transformers."""
+
+    def __init__(self, name: str) -> None:
+        import transformers
+
+        torch.manual_seed(0)
+        self._config = transformers.AutoConfig.for_model(name, **FAMILIES[name])
+        self._models = {"sdpa": self._make("sdpa")}
+
+    def save(self, folder: Path) -> None:
+        self._models["sdpa"].save_pretrained(folder)
+
+    def vectors(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """float32 [inputs, dim]: the mean over an input's tokens."""
+        with torch.no_grad():
+            answer = self._models["sdpa"](input_ids=ids, attention_mask=mask)
+        hidden: torch.Tensor = answer.last_hidden_state.float()
+        return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+    def step(self, attention: str, ids: torch.Tensor, mask: torch.Tensor) -> Callable[[], object]:
+        if attention not in self._models:
+            self._models[attention] = self._make(attention)
+            self._models[attention].load_state_dict(self._models["sdpa"].state_dict())
+        return _stepper(self._models[attention], ids, mask)
+
+    def compiled_step(self, ids: torch.Tensor, mask: torch.Tensor) -> Callable[[], object]:
+        torch.compiler.reset()
+        model = torch.compile(self._models["sdpa"], dynamic=False, mode="reduce-overhead")
+        return _stepper(model, ids, mask)
+
+    def _make(self, attention: str) -> Any:
+        from transformers import AutoModel
+
+        model = AutoModel.from_config(self._config, attn_implementation=attention)
+        return model.to("cuda", ELEMENT).eval()
+
+
+def _stepper(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> Callable[[], object]:
+    def step() -> object:
+        with torch.no_grad():
+            return model(input_ids=ids, attention_mask=mask)
+
+    return step
+
+
+def _draw_inputs(cell: Cell) -> tuple[EncodeInput, ...]:
+    rng = np.random.default_rng(0)
+    ids = (rng.integers(FIRST_ID, LAST_ID, length).astype(np.int32) for length in cell.lens)
+    return tuple(EncodeInput(token_ids, None) for token_ids in ids)
+
+
+def _pad(inputs: tuple[EncodeInput, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and 1 where they are, int64 [inputs, longest]: as a tokenizer of transformers pads."""
+    ids = [torch.from_numpy(entry.token_ids).long() for entry in inputs]
+    ones = [torch.ones_like(entry) for entry in ids]
+    padded = (torch.nn.utils.rnn.pad_sequence(entries, batch_first=True) for entries in (ids, ones))
+    on_gpu = [entry.cuda() for entry in padded]
+    return on_gpu[0], on_gpu[1]
+
+
+def _least_cosine(ours: _Ours, theirs: _Theirs, inputs: tuple[EncodeInput, ...]) -> float:
+    got, expected = ours.run(inputs), theirs.vectors(*_pad(inputs)).cpu()
+    return round(float(torch.cosine_similarity(got, expected).min()), 6)
