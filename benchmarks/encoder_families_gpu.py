@@ -21,6 +21,7 @@ from engine.startup import StartupReport
 
 FIRST_ID, LAST_ID = 1000, 29000
 MAX_TOKENS = 16384  # of a batch
+Step = Callable[[], object]
 FAMILIES: dict[str, dict[str, object]] = {
     "albert": {
         "vocab_size": 30000,
@@ -58,42 +59,43 @@ class FamilyTime:
     unfused_ms: float | None
     sdpa_ms: float | None
     compiled_ms: float | None  # torch.compile of the model with torch's attention, its graphs captured
-    cosine: float | None  # the least between our vector of an input and theirs
+    cosine: float  # the least between our vector of an input and theirs
 
 
-def measure_family(name: str, cells: list[Cell], budget: Budget) -> list[FamilyTime]:
-    """Errors: whatever loading the model may raise."""
-    theirs = _Theirs(name)
-    with tempfile.TemporaryDirectory(prefix="tokenloom-bench-") as folder:
-        theirs.save(Path(folder))
-        ours = _Ours(Path(folder))
-    times = [_measure(name, cell, ours, theirs, budget) for cell in cells]
-    ours.runner.close()
-    return times
+class FamilyBench:
+    """One family's model, ours and theirs with the same weights."""
 
+    def __init__(self, name: str) -> None:
+        """Errors: whatever loading the model may raise."""
+        self._name = name
+        self._theirs = _Theirs(name)
+        with tempfile.TemporaryDirectory(prefix="tokenloom-bench-") as folder:
+            self._theirs.save(Path(folder))
+            self._ours = _Ours(Path(folder))
 
-def _measure(name: str, cell: Cell, ours: "_Ours", theirs: "_Theirs", budget: Budget) -> FamilyTime:
-    inputs = _draw_inputs(cell)
-    ids, mask = _pad(inputs)
+    def measure(self, cell: Cell, budget: Budget) -> FamilyTime:
+        inputs = _draw_inputs(cell)
+        ids, mask = _pad(inputs)
+        return FamilyTime(
+            family=self._name,
+            batch=cell.batch,
+            max_len=cell.max_len,
+            tokens=cell.num_tokens,
+            cosine=_least_cosine(self._ours, self._theirs, inputs),
+            ours_ms=round(time_host_ms(lambda: self._ours.run(inputs)), 3),
+            unfused_ms=self._time(cell, "unfused", lambda: self._theirs.step("eager", ids, mask)),
+            sdpa_ms=self._time(cell, "sdpa", lambda: self._theirs.step("sdpa", ids, mask)),
+            compiled_ms=None
+            if budget.is_spent
+            else self._time(cell, "compiled", lambda: self._theirs.compiled_step(ids, mask)),
+        )
 
-    def timed(way: str, make: Callable[[], Callable[[], object]]) -> float | None:
-        return attempt(f"{name} {cell.name}, transformers {way}", lambda: round(time_host_ms(make()), 3))
+    def close(self) -> None:
+        self._ours.runner.close()
 
-    compiled = None
-    if not budget.is_spent:
-        compiled = timed("compiled", lambda: theirs.compiled_step(ids, mask))
-    cosine = attempt(f"{name} {cell.name}, vectors", lambda: _least_cosine(ours, theirs, inputs))
-    return FamilyTime(
-        family=name,
-        batch=cell.batch,
-        max_len=cell.max_len,
-        tokens=cell.num_tokens,
-        ours_ms=round(time_host_ms(lambda: ours.run(inputs)), 3),
-        unfused_ms=timed("unfused", lambda: theirs.step("eager", ids, mask)),
-        sdpa_ms=timed("sdpa", lambda: theirs.step("sdpa", ids, mask)),
-        compiled_ms=compiled,
-        cosine=cosine,
-    )
+    def _time(self, cell: Cell, way: str, make: Callable[[], Step]) -> float | None:
+        what = f"{self._name} {cell.name}, transformers {way}"
+        return attempt(what, lambda: round(time_host_ms(make()), 3))
 
 
 class _Ours:
@@ -134,13 +136,13 @@ class _Theirs:
         hidden: torch.Tensor = answer.last_hidden_state.float()
         return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
-    def step(self, attention: str, ids: torch.Tensor, mask: torch.Tensor) -> Callable[[], object]:
+    def step(self, attention: str, ids: torch.Tensor, mask: torch.Tensor) -> Step:
         if attention not in self._models:
             self._models[attention] = self._make(attention)
             self._models[attention].load_state_dict(self._models["sdpa"].state_dict())
         return _stepper(self._models[attention], ids, mask)
 
-    def compiled_step(self, ids: torch.Tensor, mask: torch.Tensor) -> Callable[[], object]:
+    def compiled_step(self, ids: torch.Tensor, mask: torch.Tensor) -> Step:
         torch.compiler.reset()
         model = torch.compile(self._models["sdpa"], dynamic=False, mode="reduce-overhead")
         return _stepper(model, ids, mask)
@@ -152,7 +154,7 @@ class _Theirs:
         return model.to("cuda", ELEMENT).eval()
 
 
-def _stepper(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> Callable[[], object]:
+def _stepper(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> Step:
     def step() -> object:
         with torch.no_grad():
             return model(input_ids=ids, attention_mask=mask)

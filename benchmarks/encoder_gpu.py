@@ -19,7 +19,7 @@ import typer
 from benchmarks import encoder_plot
 from benchmarks.encoder_attention_gpu import AttentionBench, time_fa3
 from benchmarks.encoder_cells import BATCHES, MAX_LENS, Cell, draw_cell
-from benchmarks.encoder_families_gpu import FAMILIES, measure_family
+from benchmarks.encoder_families_gpu import FAMILIES, FamilyBench
 from benchmarks.encoder_findings import Findings
 from benchmarks.encoder_layers_gpu import LayersBench
 from benchmarks.encoder_tables import print_tables
@@ -29,7 +29,7 @@ from engine.kernels.gpu.module import CupyLibrary, KernelLibrary
 
 QUICK_BATCHES, QUICK_MAX_LENS = (16,), (128, 512)
 SKEWED = 16, 512
-FAMILY_CELLS = ((16, 128), (16, 512))
+FAMILY_CELLS = ((16, 512), (16, 128))
 PARTS = "attention,layers,ablation,skew,families"
 
 
@@ -38,7 +38,7 @@ def main(
     quick: Annotated[bool, typer.Option(help="A few cells of each part.")] = False,
     seconds: Annotated[
         float, typer.Option(help="Once so many have passed, nothing more is compiled by torch.")
-    ] = 110.0,
+    ] = 100.0,
     peer_path: Annotated[Path | None, typer.Option(help="A folder with vLLM in it.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a picture there.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the JSON document there too.")] = None,
@@ -108,10 +108,14 @@ def _add_stages(found: Findings, bench: LayersBench, cells: list[Cell]) -> None:
 
 
 def _add_families(found: Findings, quick: bool, budget: Budget) -> None:
-    cells = [draw_cell(*size) for size in FAMILY_CELLS[: 1 if quick else None]]
-    for name in FAMILIES:
-        times = attempt(name, partial(measure_family, name, cells, budget))
-        found.families += times or []
+    """All of them at the first size before any at the second."""
+    made = [attempt(name, partial(FamilyBench, name)) for name in FAMILIES]
+    benches = [bench for bench in made if bench is not None]
+    for cell in [draw_cell(*size) for size in FAMILY_CELLS[: 1 if quick else None]]:
+        times = [attempt(f"families {cell.name}", partial(bench.measure, cell, budget)) for bench in benches]
+        found.families += [time for time in times if time is not None]
+    for bench in benches:
+        bench.close()
 
 
 if __name__ == "__main__":

@@ -167,4 +167,5 @@ class LayersBench:
 
     def _time_plan(self, cell: Cell) -> float:
         batch = pack(cell.lens, self._device)
+        torch.cuda.synchronize()  # the timer has a stream of its own
         return time_us(lambda: self._ops.plan(batch, HEADS, ELEMENT))

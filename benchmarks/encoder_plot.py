@@ -41,6 +41,7 @@ def _ratios(axes: "Axes", title: str, by_len: dict[int, Ratios]) -> None:
         axes.plot(*zip(*points, strict=True), marker="o", label=peer)
     axes.axhline(1, color="0.5", linewidth=1)
     axes.set_xscale("log", base=2)
+    axes.set_xticks(list(by_len), [str(max_len) for max_len in by_len])
     axes.set_yscale("log", base=2)
     axes.set_title(title)
     axes.set_xlabel("longest input, tokens")

@@ -3,8 +3,9 @@
 // Stream-K (arXiv 2301.03598). So any mix of contexts keeps all multiprocessors busy to the end, and one launch serves every batch.
 //
 // A warp streams its tiles through a ring of its own (decode_ring.cuh), with no barrier among warps, and writes the results of pairs
-// that it has to itself. Its first tiles come while the kernel before still writes the step's own keys and values. Pairs cut between warps are put together by the block in shared memory, pairs cut between blocks by the block
-// that finishes last, from float32 parts in device memory.
+// that it has to itself. Its first tiles come while the kernel before still writes the step's own keys and values. Pairs cut between
+// warps are put together by the block in shared memory, pairs cut between blocks by the block that finishes last, from float32 parts
+// in device memory.
 //
 // Defines: HEAD_DIM, NUM_HEADS, NUM_KV_HEADS, BLOCK_SIZE, WINDOW (0: none), SOFTCAP (1: scores are capped), NUM_WARPS, NUM_STAGES,
 // MIN_TILES a block; DETERMINISTIC (1: cuts do not depend on other rows) with SPLIT_TILES and MAX_SPLITS.

@@ -31,7 +31,7 @@ DEVICE float factor(float num_tokens) {
   return 1.f;
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void pool(const Stream* __restrict__ x, const int* __restrict__ starts, float* out) {
+extern "C" __global__ __launch_bounds__(THREADS, 4) void pool(const Stream* __restrict__ x, const int* __restrict__ starts, float* out) {
   __shared__ float found[kTeams][kWidth];
   let_next_kernel_begin();
   wait_for_previous_kernel();

@@ -35,7 +35,7 @@ class EngineConfig:
     max_queued_requests: int = 2048
     max_queued_tokens: int = 1 << 20
     max_logprobs: int = 20
-    deterministic: bool = False  # a request's tokens do not depend on the requests beside it; on a GPU
+    deterministic: bool = False  # a request's tokens do not depend on the requests beside it; on a GPU. Then no prefix is shared
 
     def check(self) -> None:
         """Raise ConfigError for the first value that is out of bounds."""
@@ -43,6 +43,12 @@ class EngineConfig:
         if self.max_batch_tokens and self.max_requests > self.max_batch_tokens:
             accepted = f"1 to max_batch_tokens ({self.max_batch_tokens}), because every live request gets a token a step"
             raise ConfigError("max_requests", self.max_requests, accepted)
+        least = max(self.max_requests, 1) + PIECE_TOKENS
+        if self.deterministic and 0 < self.max_batch_tokens < least:
+            accepted = (
+                f"{least} and more where deterministic: a token for every request, {PIECE_TOKENS} of a prompt"
+            )
+            raise ConfigError("max_batch_tokens", self.max_batch_tokens, accepted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +64,39 @@ DEFAULTS: Mapping[Device, Defaults] = {
     "cpu": Defaults(max_requests=128, max_batch_tokens=512, kv_memory=2 << 30),
     "cuda": Defaults(max_requests=256, max_batch_tokens=2048, kv_memory=0),
 }
+# An encoder keeps nothing of a request, and a GPU is busy only with thousands of tokens at once.
+ENCODER_DEFAULTS: Mapping[Device, Defaults] = {
+    "cpu": DEFAULTS["cpu"],
+    "cuda": Defaults(max_requests=512, max_batch_tokens=8192, kv_memory=0),
+}
+PIECE_TOKENS = (
+    512  # where deterministic, prompts are cut at multiples of it, and no step computes a part of a piece
+)
 MAX_CUDA_REQUESTS, MAX_CUDA_BATCH_TOKENS = 4096, 1 << 16  # what the kernels that plan a step take
 
 
-def settle(config: EngineConfig, device: Device) -> EngineConfig:
+def settle(config: EngineConfig, device: Device, encodes: bool = False) -> EngineConfig:
     """The configuration on this device, in which 0 and auto are what they stand for, where the device decides that.
 
-    Left open are dtype, max_model_len and kv_tokens, which the model has a say in, and a GPU's kv_memory. Raises ConfigError for
-    what the device does not do.
+    encodes: the model is an encoder. Left open are dtype, max_model_len and kv_tokens, which the model has a say in, and a GPU's
+    kv_memory. Where deterministic there is no prefix cache, asked for or not: what a request finds there depends on others.
+    Raises ConfigError for what the device does not do.
     """
     config.check()
     (_check_cpu if device == "cpu" else _check_cuda)(config)
-    defaults = DEFAULTS[device]
-    max_requests = config.max_requests or min(
-        defaults.max_requests, config.max_batch_tokens or defaults.max_requests
-    )
+    if encodes and config.deterministic:
+        raise ConfigError("deterministic", config.deterministic, "false for an encoder")
+    defaults = (ENCODER_DEFAULTS if encodes else DEFAULTS)[device]
+    piece = PIECE_TOKENS if config.deterministic else 0
+    most = config.max_batch_tokens - piece if config.max_batch_tokens else defaults.max_requests
+    max_requests = config.max_requests or min(defaults.max_requests, most)
     return replace(
         config,
         device=device,
         max_requests=max_requests,
-        max_batch_tokens=config.max_batch_tokens or max(defaults.max_batch_tokens, max_requests),
+        max_batch_tokens=config.max_batch_tokens or max(defaults.max_batch_tokens, max_requests + piece),
         kv_memory=config.kv_memory or defaults.kv_memory,
+        prefix_cache=config.prefix_cache and not config.deterministic,
     )
 
 

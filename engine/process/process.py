@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from engine.loop.observer import EngineObserver
     from engine.loop.outbox import Publish
     from engine.metrics.metrics import EngineMetrics
+    from engine.runner.encoder import CpuEncoderRunner
+    from engine.runner.gpu.encoder import GpuEncoderRunner
     from engine.runner.gpu.runner import GpuRunner
     from engine.runner.runner import CpuRunner
     from engine.step import Runner
@@ -236,16 +238,17 @@ def load_model(config: EngineConfig, report: StartupReport) -> Loaded | LoadedEn
     """The real runner, on this machine's GPU or processor. Raises ModelRefused."""
     with report.phase("import torch"):
         from engine.runner.gpu.memory import GpuMemoryTooSmall
-        from engine.runner.hardware import pick_device
+        from engine.runner.hardware import find_gpu_fault, pick_device
         from engine.runner.kv_cache import KvTooSmall
     from engine.checkpoint import CheckpointError, open_checkpoint
 
     try:
         with report.phase("open the model"):
             checkpoint = open_checkpoint(config.model)
-        settled = settle(config, pick_device(config.device, checkpoint.task))
-        load = _load_decoder if checkpoint.task == "generate" else _load_encoder
-        return load(settled, checkpoint, report)
+        if checkpoint.task == "generate":
+            return _load_decoder(settle(config, pick_device(config.device)), checkpoint, report)
+        device = pick_device(config.device, find_gpu_fault(checkpoint.encoder))
+        return _load_encoder(settle(config, device, encodes=True), checkpoint, report)
     except (CheckpointError, ConfigError, KvTooSmall, GpuMemoryTooSmall) as error:
         raise ModelRefused(str(error)) from error
 
@@ -270,9 +273,19 @@ def _build_runner(
 
 
 def _load_encoder(config: EngineConfig, checkpoint: "Checkpoint", report: StartupReport) -> LoadedEncoder:
-    from engine.runner.build_encoder import build_encoder_runner
-
-    runner = build_encoder_runner(config, checkpoint, report)
+    runner = _build_encoder_runner(config, checkpoint, report)
     return LoadedEncoder(
         runner, checkpoint.name, runner.max_model_len, runner.dtype_name, runner.device_name, config
     )
+
+
+def _build_encoder_runner(
+    config: EngineConfig, checkpoint: "Checkpoint", report: StartupReport
+) -> "CpuEncoderRunner | GpuEncoderRunner":
+    if config.device == "cuda":
+        from engine.runner.gpu.build_encoder import build_gpu_encoder_runner
+
+        return build_gpu_encoder_runner(config, checkpoint, report)
+    from engine.runner.build_encoder import build_encoder_runner
+
+    return build_encoder_runner(config, checkpoint, report)

@@ -25,7 +25,7 @@ def build_encoder_runner(
     config: EngineConfig, checkpoint: Checkpoint, report: StartupReport, progress: Progress | None = None
 ) -> CpuEncoderRunner:
     """Raises ConfigError, CheckpointError."""
-    max_model_len = _pick_max_model_len(config, checkpoint.encoder)
+    max_model_len = pick_max_model_len(config, checkpoint.encoder)
 
     def make(thread: ThreadPoolExecutor) -> CpuEncoderRunner:
         with report.phase("load kernels"):
@@ -39,8 +39,8 @@ def build_encoder_runner(
     return build_on_step_thread(config.threads, make)
 
 
-def _pick_max_model_len(config: EngineConfig, encoder: EncoderConfig) -> int:
-    """A decoder's positions go on; an encoder knows none beyond those it was trained with."""
+def pick_max_model_len(config: EngineConfig, encoder: EncoderConfig) -> int:
+    """A decoder's positions go on; an encoder knows none beyond those it was trained with. Raises ConfigError."""
     if config.max_model_len > encoder.max_len:
         accepted = (
             f"0 (what the model was made for) to {encoder.max_len}, all the tokens that the model takes"

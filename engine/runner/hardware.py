@@ -7,8 +7,9 @@ from typing import Literal
 
 import torch
 
+from engine.checkpoint import EncoderConfig
 from engine.config import ConfigError, Device
-from engine.request import Task
+from engine.kernels.gpu.encoder_attention import HEAD_DIMS
 
 MIN_CAPABILITY = (8, 0)  # Ampere: bfloat16 in the tensor cores, asynchronous copies
 # What compiles and launches the kernels.
@@ -17,16 +18,17 @@ GPU_MODULES = ("cupy", "cuda.bindings.nvrtc")
 logger = logging.getLogger(__name__)
 
 
-def pick_device(wanted: Literal["auto", "cpu", "cuda"], task: Task) -> Device:
-    """`auto` is a GPU where one can be used. Raises ConfigError, with the reason, for a GPU that cannot."""
+def pick_device(wanted: Literal["auto", "cpu", "cuda"], fault: str = "") -> Device:
+    """`auto` is a GPU where one can be used. Raises ConfigError, with the reason, for a GPU that cannot.
+
+    fault: why the model cannot be computed on a GPU, whichever it is; empty: it can.
+    """
     if wanted == "cpu":
         return "cpu"
-    if task != "generate":
-        reason = "encoders compute on the CPU"
-    elif not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         reason = "torch finds no NVIDIA GPU" if torch.version.cuda else "this torch was built without CUDA"
     else:
-        reason = _why_not_usable()
+        reason = fault or _why_not_usable()
         if reason and wanted == "auto":
             logger.warning("there is a GPU, and the CPU computes: %s", reason)
     if reason and wanted == "cuda":
@@ -34,6 +36,23 @@ def pick_device(wanted: Literal["auto", "cpu", "cuda"], task: Task) -> Device:
     device: Device = "cpu" if reason else "cuda"
     logger.info("device: %s (%s)", device, reason or torch.cuda.get_device_name())
     return device
+
+
+def find_gpu_fault(encoder: EncoderConfig) -> str:
+    """Why no GPU computes this encoder; empty if one can."""
+    if encoder.disentangled is not None:
+        return "the attention of DeBERTa computes on a CPU"
+    if encoder.head_dim not in HEAD_DIMS:
+        return (
+            f"attention heads have {encoder.head_dim} channels; a GPU takes {', '.join(map(str, HEAD_DIMS))}"
+        )
+    sizes = {
+        "hidden_size": encoder.hidden_size,
+        "embedding_size": encoder.embedding_size,
+        "intermediate_size": encoder.intermediate_size,
+    }
+    odd = [name for name, size in sizes.items() if size % 8]
+    return f"{odd[0]} is {sizes[odd[0]]}; a GPU takes multiples of 8" if odd else ""
 
 
 def _why_not_usable() -> str:
@@ -72,6 +91,11 @@ def pick_encoder_dtype(name: str) -> torch.dtype:
     In bfloat16 an embedding of all-MiniLM-L6-v2 keeps a cosine of 0.99997 with its float32 twin.
     """
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def pick_gpu_encoder_dtype(name: str) -> torch.dtype:
+    """`auto` is float16, which keeps three bits more of a vector than bfloat16: an encoder's stream is normed and does not outgrow it."""
+    return torch.bfloat16 if name == "bfloat16" else torch.float16
 
 
 def num_usable_cores() -> int:

@@ -4,11 +4,15 @@ Plans are made one step ahead: plan k + 1 is launched before the result of step 
 by one token a step, so its length is known anyway; a row that ended in step k is gone from the device, and
 what plan k + 1 says of it is void. Work is proportional to what changes: a row with one pending token is met
 once a block.
+
+Where deterministic, a request is computed in the same pieces whatever else there is: its prompt is cut at
+multiples of PIECE_TOKENS, a step computes one piece of it, whole, or none, and it has all its blocks from the
+start, so that it is never preempted and computed again otherwise.
 """
 
 from collections.abc import Iterable
 
-from engine.config import ConfigError, EngineConfig
+from engine.config import PIECE_TOKENS, ConfigError, EngineConfig
 from engine.scheduler.blocks import BlockPool
 from engine.scheduler.draft import Draft
 from engine.scheduler.prefixes import Prefixes, Tokens
@@ -26,6 +30,7 @@ class Scheduler:
         self._max_requests = config.max_requests
         self._max_batch_tokens = config.max_batch_tokens
         self._max_model_len = max_model_len
+        self._piece = PIECE_TOKENS if config.deterministic else 0  # 0: prompts are cut where the budget ends
         self._tokens = tokens
         self._pool = BlockPool(num_blocks)
         self._prefixes = Prefixes(self._pool, tokens, config.block_size, config.prefix_cache)
@@ -93,7 +98,8 @@ class Scheduler:
     def plan(self, max_chunk_tokens: int | None = None) -> Plan | None:
         """The next step, or None when there is nothing to compute and nothing to tell the device.
 
-        Rows that wait for their next token are kept waiting by `max_chunk_tokens` of prompts at most; None: no such limit.
+        Rows that wait for their next token are kept waiting by `max_chunk_tokens` of prompts at most, or
+        by a piece where that is more; None: no such limit.
         """
         assert self._committed >= self._planned - 1, "plans are at most one step ahead of the results"
         draft = Draft(self._planned + 1)
@@ -103,7 +109,7 @@ class Scheduler:
                 self._turn(row, draft)
         draft.budget = self._max_batch_tokens - len(self._wheel)
         if len(self._wheel) and max_chunk_tokens is not None:
-            draft.budget = min(draft.budget, max_chunk_tokens)
+            draft.budget = min(draft.budget, max(max_chunk_tokens, self._piece))
         self._extend_chunked(draft)
         while draft.budget > 0 and not draft.preempted and self._admit(draft):
             pass
@@ -178,7 +184,9 @@ class Scheduler:
 
     def _chunk(self, row: Row, draft: Draft) -> None:
         """Spend the budget on a row; once at most one of its tokens is pending, it goes to the wheel."""
-        num_tokens = min(draft.budget, row.request.num_tokens - row.num_computed)
+        num_tokens = self._chunk_size(row.num_computed, row.request.num_tokens, draft.budget)
+        if num_tokens == 0:
+            return
         draft.budget -= num_tokens
         draft.chunks.append((row.slot, num_tokens))
         row.num_computed += num_tokens
@@ -187,15 +195,25 @@ class Scheduler:
             del self._chunked[row.slot]
             self._wheel.add(row, draft.step + 1)
 
+    def _chunk_size(self, num_computed: int, num_tokens: int, budget: int) -> int:
+        """How many of a request's pending tokens a step computes; 0: its piece is more than the budget."""
+        num_pending = num_tokens - num_computed
+        if not self._piece:
+            return min(num_pending, budget)
+        piece = min(num_pending, self._piece - num_computed % self._piece)
+        return piece if piece <= budget else 0
+
     def _admit(self, draft: Draft) -> bool:
-        """Give a row to the request whose turn it is, if all its tokens have room. Nobody overtakes it."""
+        """Give a row to the request whose turn it is, if its tokens have room. Nobody overtakes it."""
         request = self._queue.peek()
         if request is None or not self._free_slots:
             return False
         shared = self._prefixes.find(request)
-        num_new = -(-request.num_tokens // self._block_size) - len(shared)
+        if not self._chunk_size(len(shared) * self._block_size, request.num_tokens, draft.budget):
+            return False
+        num_new = self._num_first_blocks(request) - len(shared)
         # Room for the rows there are, so that an admission is not followed by a preemption.
-        reserve = min(len(self._rows), max(1, self._pool.num_blocks // 32))
+        reserve = 0 if self._piece else min(len(self._rows), max(1, self._pool.num_blocks // 32))
         if self._pool.num_available - self._pool.num_unheld(shared) < num_new + reserve:
             return False
         self._pool.share(shared)
@@ -203,11 +221,18 @@ class Scheduler:
         self._place(request, blocks, len(shared), draft)
         return True
 
+    def _num_first_blocks(self, request: Request) -> int:
+        """For the tokens it has; where deterministic for all it may come to have, the last of which is never computed."""
+        num_tokens = self._limit(request) - 1 if self._piece else request.num_tokens
+        return -(-num_tokens // self._block_size)
+
+    def _limit(self, request: Request) -> int:
+        return min(request.num_prompt + request.sampling.max_tokens, self._max_model_len)
+
     def _place(self, request: Request, blocks: list[int], num_shared: int, draft: Draft) -> None:
         slot = self._free_slots.pop()
         num_cached = num_shared * self._block_size
-        limit = min(request.num_prompt + request.sampling.max_tokens, self._max_model_len)
-        row = Row(request, slot, blocks, num_cached, limit, num_registered=num_shared)
+        row = Row(request, slot, blocks, num_cached, self._limit(request), num_registered=num_shared)
         self._queue.remove(request)
         self._tokens.write(slot, request.token_ids)
         request.slot = slot
@@ -261,12 +286,8 @@ class Scheduler:
 
 
 def _check_fits(config: EngineConfig, max_model_len: int, num_blocks: int) -> None:
+    config.check()
     kv_tokens = num_blocks * config.block_size
-    if config.max_requests > config.max_batch_tokens:
-        accepted = (
-            f"1 to max_batch_tokens ({config.max_batch_tokens}), because every row needs a token a step"
-        )
-        raise ConfigError("max_requests", config.max_requests, accepted)
     if max_model_len > kv_tokens:
         accepted = (
             f"1 to the {kv_tokens} tokens of the KV cache ({num_blocks} blocks of {config.block_size}): "

@@ -100,3 +100,9 @@ extern "C" __global__ void different_products(int* out) {
   }
   out[threadIdx.x] = static_cast<int>(d[0]);
 }
+
+extern "C" __global__ void wait_for_another_block(int* flag) {
+  if (blockIdx.x == 0 && threadIdx.x == 0) atomicAdd(flag, 1);
+  while (*static_cast<volatile int*>(flag) < 2) {
+  }
+}

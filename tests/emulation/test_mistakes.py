@@ -70,6 +70,13 @@ def test_launches_that_cannot_be_are_refused(
         library.get("threads.cu", "places", {})(grid, block, torch.zeros(2000, dtype=torch.int32))
 
 
+def test_a_kernel_that_never_ends_is_stopped() -> None:
+    library = EmulatedLibrary(sources=HERE, max_seconds=1)
+    flag = torch.zeros(1, dtype=torch.int32)
+    with pytest.raises(EmulationFailed, match=r"was running when the launch's time was over"):
+        library.get("mistakes.cu", "wait_for_another_block", {})(2, 32, flag)
+
+
 def test_too_much_shared_memory_is_refused(library: EmulatedLibrary) -> None:
     kernel = library.get("threads.cu", "leftovers", {}, shared_bytes=227 << 10)
     with pytest.raises(EmulationFailed, match="more shared memory than a block has"):

@@ -16,9 +16,11 @@ MAX_MODEL_LEN = 40
 class Host:
     """A scheduler whose every step emits token 7 for the rows it is told."""
 
-    def __init__(self, config: EngineConfig, num_blocks: int = 64) -> None:
-        self.history = History(config.max_requests, MAX_MODEL_LEN)
-        self.scheduler = Scheduler(config, MAX_MODEL_LEN, num_blocks, self.history)
+    def __init__(
+        self, config: EngineConfig, num_blocks: int = 64, max_model_len: int = MAX_MODEL_LEN
+    ) -> None:
+        self.history = History(config.max_requests, max_model_len)
+        self.scheduler = Scheduler(config, max_model_len, num_blocks, self.history)
         self.num_committed = 0
 
     def add(

@@ -2,24 +2,41 @@
 
 import logging
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import DEFAULTS, ConfigError, Device, EngineConfig, settle
+from engine.config import (
+    DEFAULTS,
+    ENCODER_DEFAULTS,
+    PIECE_TOKENS,
+    ConfigError,
+    Device,
+    EngineConfig,
+    settle,
+)
 from engine.process.process import ModelRefused, load_model
-from engine.runner.hardware import pick_device, pick_gpu_dtype
+from engine.runner.hardware import (
+    find_gpu_fault,
+    pick_device,
+    pick_encoder_dtype,
+    pick_gpu_dtype,
+    pick_gpu_encoder_dtype,
+)
 from engine.startup import StartupReport
+from tests.engine.encoder_files import BERT, open_files
 
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
 
+@pytest.mark.parametrize("encodes", [False, True])
 @pytest.mark.parametrize("device", DEVICES)
-def test_zero_is_the_devices_own(device: Device) -> None:
-    settled = settle(EngineConfig(), device)
-    defaults = DEFAULTS[device]
+def test_zero_is_the_devices_own(device: Device, encodes: bool) -> None:
+    settled = settle(EngineConfig(), device, encodes)
+    defaults = (ENCODER_DEFAULTS if encodes else DEFAULTS)[device]
     assert settled == replace(
         EngineConfig(),
         device=device,
@@ -27,7 +44,7 @@ def test_zero_is_the_devices_own(device: Device) -> None:
         max_batch_tokens=defaults.max_batch_tokens,
         kv_memory=defaults.kv_memory,
     )
-    assert settle(settled, device) == settled
+    assert settle(settled, device, encodes) == settled
 
 
 @given(
@@ -71,12 +88,54 @@ def test_what_a_device_does_not_do_is_refused(device: Device, config: EngineConf
     settle(config, "cpu" if device == "cuda" else "cuda")
 
 
+def test_no_encoder_is_deterministic() -> None:
+    settle(EngineConfig(deterministic=True), "cuda")
+    with pytest.raises(ConfigError, match="deterministic = True .* false for an encoder"):
+        settle(EngineConfig(deterministic=True), "cuda", encodes=True)
+
+
+@given(
+    max_requests=st.integers(0, 4096),
+    max_batch_tokens=st.one_of(st.integers(0, 600), st.integers(0, 1 << 14)),
+    prefix_cache=st.booleans(),
+)
+def test_deterministic_steps_have_room_for_a_piece_beside_all_rows(
+    max_requests: int, max_batch_tokens: int, prefix_cache: bool
+) -> None:
+    config = EngineConfig(
+        max_requests=max_requests,
+        max_batch_tokens=max_batch_tokens,
+        prefix_cache=prefix_cache,
+        deterministic=True,
+    )
+    if 0 < max_batch_tokens < max(max_requests, 1) + PIECE_TOKENS:
+        with pytest.raises(ConfigError, match="max_batch_tokens"):
+            settle(config, "cuda")
+        return
+    settled = settle(config, "cuda")
+    assert not settled.prefix_cache
+    assert settled.max_requests == (max_requests or min(256, (max_batch_tokens or 2048) - PIECE_TOKENS))
+    assert settled.max_batch_tokens == (max_batch_tokens or max(2048, max_requests + PIECE_TOKENS))
+    assert 1 <= settled.max_requests <= settled.max_batch_tokens - PIECE_TOKENS
+    assert settle(settled, "cuda") == settled
+
+
+def test_a_batch_too_small_for_a_piece_is_refused_by_name() -> None:
+    config = EngineConfig(max_requests=8, max_batch_tokens=519, deterministic=True)
+    with pytest.raises(
+        ConfigError, match="max_batch_tokens = 519 is not accepted; accepted: 520 and more where"
+    ):
+        config.check()
+    replace(config, max_batch_tokens=520).check()
+    replace(config, deterministic=False).check()
+
+
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device("auto", "generate") == "cpu"
-    assert pick_device("cpu", "generate") == "cpu"
+    assert pick_device("auto") == "cpu"
+    assert pick_device("cpu") == "cpu"
     with pytest.raises(ConfigError, match=r"device = 'cuda' is not accepted; accepted: cpu or auto: .*torch"):
-        pick_device("cuda", "generate")
+        pick_device("cuda")
     with pytest.raises(ModelRefused, match="device = 'cuda'"):
         load_model(EngineConfig(device="cuda"), StartupReport())
     with pytest.raises(ModelRefused, match="dtype = 'float16'"):
@@ -110,16 +169,40 @@ def test_a_gpu_is_used_where_it_can_be(
     monkeypatch.setattr("engine.runner.hardware.importlib.import_module", import_module)
     caplog.set_level(logging.INFO)
     if not reason:
-        assert pick_device("auto", "generate") == pick_device("cuda", "generate") == "cuda"
+        assert pick_device("auto") == pick_device("cuda") == "cuda"
         assert "device: cuda (Some GPU)" in caplog.messages
     else:
-        assert pick_device("auto", "generate") == "cpu"
+        assert pick_device("auto") == "cpu"
         assert [record for record in caplog.records if record.levelno == logging.WARNING]
         with pytest.raises(ConfigError, match=reason):
-            pick_device("cuda", "generate")
-    assert pick_device("auto", "embed") == "cpu"
-    with pytest.raises(ConfigError, match="encoders compute on the CPU"):
-        pick_device("cuda", "embed")
+            pick_device("cuda")
+    assert pick_device("auto", "its heads are odd") == pick_device("cpu", "its heads are odd") == "cpu"
+    with pytest.raises(ConfigError, match="accepted: cpu or auto: its heads are odd"):
+        pick_device("cuda", "its heads are odd")
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({}, ""),
+        ({"num_attention_heads": 8}, "heads have 16 channels; a GPU takes 32, 64, 96, 128"),
+        ({"intermediate_size": 100}, "intermediate_size is 100; a GPU takes multiples of 8"),
+        (
+            {"architectures": ["DebertaV2Model"], "model_type": "deberta-v2", "relative_attention": True},
+            "DeBERTa",
+        ),
+    ],
+)
+def test_encoders_that_no_gpu_computes(options: dict[str, object], fault: str, tmp_path: Path) -> None:
+    encoder = open_files(tmp_path, BERT | {"hidden_size": 128} | options).encoder
+    found = find_gpu_fault(encoder)
+    assert fault in found if fault else found == ""
+
+
+def test_an_encoders_dtype() -> None:
+    assert pick_encoder_dtype("auto") == pick_encoder_dtype("float32") == torch.float32
+    assert pick_gpu_encoder_dtype("auto") == pick_gpu_encoder_dtype("float16") == torch.float16
+    assert pick_encoder_dtype("bfloat16") == pick_gpu_encoder_dtype("bfloat16") == torch.bfloat16
 
 
 def test_a_gpus_dtype() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from engine.kernels.gpu.compiler import Compiled, CompileFailed, source_dir
+from engine.kernels.gpu.encoder_pool import KINDS
 from engine.runner.gpu import cubins
 from engine.runner.gpu.cubins import ARCHITECTURES, Outcome, Usage, ask_for_all, compile_unit, read_log, table
 from engine.runner.gpu.kernel_set import Unit
@@ -39,6 +40,21 @@ def test_every_head_size_is_there_in_both_dtypes(asked: dict[Unit, dict[str, int
     assert {defines["HEAD_DIM"] for defines in decodes} == {64, 96, 128, 256}
     assert {defines.get("ELEMENT_FP16", 0) for defines in decodes} == {0, 1}
     assert {defines["DETERMINISTIC"] for defines in decodes} == {0, 1}
+
+
+def test_every_pooling_and_activation_is_there(asked: dict[Unit, dict[str, int]]) -> None:
+    pools = [dict(unit.defines) for unit in asked if unit.source == "encoder_pool.cu"]
+    assert {defines["KIND"] for defines in pools} == set(range(len(KINDS)))
+    assert {defines["X_FLOAT"] for defines in pools} == {0, 1}
+    gelus = {
+        (dict(unit.defines)["TANH"], function)
+        for unit, functions in asked.items()
+        if unit.source == "encoder_gelu.cu"
+        for function in functions
+    }
+    assert gelus == {(0, "gelu"), (1, "gelu"), (0, "gelu_mul")}
+    norms = [dict(unit.defines) for unit in asked if unit.source == "encoder_norm.cu"]
+    assert {defines["TOKEN_WARPS"] for defines in norms} == {1, 3}
 
 
 def test_the_log_is_read_kernel_by_kernel() -> None:

@@ -89,6 +89,8 @@ class CupyLibrary:
         if cubin not in self._modules:
             self._modules[cubin] = cupy.RawModule(path=str(cubin))
         kernel = self._modules[cubin].get_function(function)
+        # A multiprocessor that changes its share of shared memory between two kernels runs dry first.
+        kernel.preferred_shared_memory_carveout = 100
         if shared_bytes > PLAIN_SHARED_BYTES:
             kernel.max_dynamic_shared_size_bytes = shared_bytes
         return kernel

@@ -16,6 +16,7 @@ from engine.kernels.gpu.prompt_attention import make_prompt_attention
 from engine.kernels.gpu.rope import rope_and_cache
 from engine.kernels.gpu.shape import AttentionShape, attention_shape
 from engine.kernels.gpu.skinny import SkinnyBlocks
+from engine.kernels.gpu.slabs import SlabHead, SlabLinear, Zeros
 from engine.kernels.ops import BlockWeights, Heads, LayerCache, Linear
 
 
@@ -41,12 +42,17 @@ class GpuOps:
         self._block_size = block_size
         self._deterministic, self._max_rows = deterministic, max_rows
         self._kernels = LoadedKernels(library)
+        self._zeros = Zeros()
         self._attention: dict[AttentionShape, tuple[PagedAttention, PagedAttention]] = {}
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+        if self._deterministic:
+            return SlabLinear(weight, bias, self._zeros.for_weight(weight))
         return GpuLinear(weight, bias)
 
     def head(self, weight: torch.Tensor) -> Linear:
+        if self._deterministic:
+            return SlabHead(weight, self._zeros.for_weight(weight))
         return GpuHead(weight)
 
     def embed(self, weight: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from engine.kernels.gpu.compiler import CompileFailed, compile_source, source_dir
 from engine.kernels.gpu.decode_attention import max_shared_bytes
-from engine.runner.gpu.kernel_set import RecordingLibrary, Unit, record_all
+from engine.runner.gpu.encoder_set import record_encoders
+from engine.runner.gpu.kernel_set import RecordingLibrary, Unit, record_decoders
 from engine.runner.hardware import num_usable_cores
 
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
@@ -95,7 +96,8 @@ def ask_for_all() -> dict[Unit, dict[str, int]]:
     asked: dict[Unit, dict[str, int]] = {}
     for architecture in ARCHITECTURES:
         library = RecordingLibrary(architecture)
-        record_all(library)
+        record_decoders(library)
+        record_encoders(library)
         asked |= library.shared_bytes
     return asked
 

@@ -18,6 +18,8 @@ from engine.runner.gpu.graphs import Steps
 from engine.runner.gpu.staging import to_host
 from engine.runner.gpu.stream import Mark, Stream
 
+EncoderSteps = Steps[EncoderBucket, torch.Tensor]
+
 
 class EncoderCompute:
     """The kernels of one step. A call can be captured: what it reads is on the device, at addresses that stay."""
@@ -27,17 +29,13 @@ class EncoderCompute:
         self.model = model
         self.inputs = inputs
         self._ops = ops
-        self._answers: dict[EncoderBucket, torch.Tensor] = {}
 
-    def __call__(self, bucket: EncoderBucket) -> None:
+    def __call__(self, bucket: EncoderBucket) -> torch.Tensor:
+        """The answers, float32 [rows, width]."""
         config = self.model.config
         heads = Heads(config.num_heads, config.num_heads, config.head_dim, config.head_dim**-0.5)
         batch = self._ops.plan(self.inputs.batch(bucket), heads, self.model.dtype)
-        self._answers[bucket] = self.model.compute(batch, self.inputs.picked(bucket))
-
-    def answers(self, bucket: EncoderBucket) -> torch.Tensor:
-        """float32 [rows, width] of the bucket's last step, until another step begins."""
-        return self._answers[bucket]
+        return self.model.compute(batch, self.inputs.picked(bucket))
 
 
 class GpuEncoderRunner:
@@ -46,7 +44,7 @@ class GpuEncoderRunner:
     def __init__(
         self,
         compute: EncoderCompute,
-        steps: Steps[EncoderBucket],
+        steps: EncoderSteps,
         buckets: EncoderBuckets,
         max_model_len: int,
         device: torch.device,
@@ -72,8 +70,7 @@ class GpuEncoderRunner:
             bucket = self._find_bucket(batch, answers)
             self._compute.inputs.write(batch, answers, bucket)
             began = self._stream.mark(timed=True)
-            self._steps.run(bucket)
-            rows = to_host(self._compute.answers(bucket)[: answers.num_rows])
+            rows = to_host(self._steps.run(bucket)[: answers.num_rows])
             return GpuPendingEncode(
                 plan.step, batch.num_tokens, answers, rows, began, self._stream.mark(timed=True)
             )

@@ -8,50 +8,56 @@ import torch
 from engine.runner.gpu.buckets import Bucket, EncoderBucket
 
 Size = TypeVar("Size", Bucket, EncoderBucket)
+Result = TypeVar("Result")
+Compute = Callable[[Size], Result]  # launches a step's kernels on the current stream
 AnySize = TypeVar("AnySize", Bucket, EncoderBucket, contravariant=True)
-Compute = Callable[[Size], None]  # launches a step's kernels on the current stream
+AnyResult = TypeVar("AnyResult", covariant=True)
 
 
-class Steps(Protocol[AnySize]):
+class Steps(Protocol[AnySize, AnyResult]):
     """How a step is launched."""
 
-    def run(self, bucket: AnySize) -> None: ...
+    def run(self, bucket: AnySize) -> AnyResult:
+        """What the step makes; where it lies, the bucket's next step may write."""
+        ...
 
 
-class EagerSteps(Generic[Size]):
+class EagerSteps(Generic[Size, Result]):
     """Kernel by kernel: where there are no graphs."""
 
-    def __init__(self, compute: Compute[Size]) -> None:
-        self._compute: Compute[Size] = compute
+    def __init__(self, compute: Compute[Size, Result]) -> None:
+        self._compute: Compute[Size, Result] = compute
 
-    def run(self, bucket: Size) -> None:
-        self._compute(bucket)
+    def run(self, bucket: Size) -> Result:
+        return self._compute(bucket)
 
 
-class GraphSteps(Generic[Size]):
+class GraphSteps(Generic[Size, Result]):
     """As graphs, which share the memory of what lives only within a step: no two of them run at once."""
 
-    def __init__(self, compute: Compute[Size]) -> None:
-        self._compute: Compute[Size] = compute
-        self._graphs: dict[Size, torch.cuda.CUDAGraph] = {}
+    def __init__(self, compute: Compute[Size, Result]) -> None:
+        self._compute: Compute[Size, Result] = compute
+        self._graphs: dict[Size, tuple[torch.cuda.CUDAGraph, Result]] = {}
         self._pool = torch.cuda.graph_pool_handle()
 
     @property
     def num_captured(self) -> int:
         return len(self._graphs)
 
-    def run(self, bucket: Size) -> None:
+    def run(self, bucket: Size) -> Result:
         """On the current stream, which must not be the default one."""
         if bucket not in self._graphs:
             self._graphs[bucket] = self._capture(bucket)
-        self._graphs[bucket].replay()
+        graph, result = self._graphs[bucket]
+        graph.replay()
+        return result
 
-    def _capture(self, bucket: Size) -> torch.cuda.CUDAGraph:
+    def _capture(self, bucket: Size) -> tuple[torch.cuda.CUDAGraph, Result]:
         """Records, computes nothing. The step in flight goes on meanwhile."""
         graph = torch.cuda.CUDAGraph()
         graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
         try:
-            self._compute(bucket)
+            result = self._compute(bucket)
         finally:
             graph.capture_end()
-        return graph
+        return graph, result

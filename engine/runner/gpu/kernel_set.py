@@ -1,4 +1,4 @@
-"""Which kernels models ask for, found by building their runners without a GPU: nothing is allocated, nothing is launched."""
+"""Which kernels decoders ask for, found by building their runners without a GPU: nothing is allocated, nothing is launched."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -9,12 +9,11 @@ from engine.checkpoint import ModelConfig, Rope
 from engine.config import EngineConfig, settle
 from engine.kernels.gpu.contiguous import KvReorder
 from engine.kernels.gpu.decode_attention import DecodeAttention
-from engine.kernels.gpu.encoder_attention import EncoderAttention, EncoderShape
 from engine.kernels.gpu.logprobs import GpuLogprobs
 from engine.kernels.gpu.module import Argument, Grid
 from engine.kernels.gpu.ops import GpuOps
 from engine.kernels.gpu.prompt_attention import make_prompt_attention
-from engine.kernels.gpu.shape import ELEMENTS, attention_shape
+from engine.kernels.gpu.shape import attention_shape
 from engine.models.llama import Llama
 from engine.runner.gpu.buckets import Bucket
 from engine.runner.gpu.build import make_parts, max_tokens
@@ -83,13 +82,11 @@ class NoWeights:
     def read(self, name: str, out: torch.Tensor) -> None: ...
 
 
-def record_all(library: RecordingLibrary) -> None:
-    """Every kernel there is, for all samples."""
+def record_decoders(library: RecordingLibrary) -> None:
+    """Every kernel of decoders, for all samples."""
     for sample in samples():
         for deterministic in (False, True):
             record_decoder(sample, deterministic, library)
-    for shape in encoder_shapes():
-        EncoderAttention(library, shape)
 
 
 def record_decoder(sample: Sample, deterministic: bool, library: RecordingLibrary) -> None:
@@ -127,20 +124,6 @@ def samples() -> Iterator[Sample]:
     yield Sample("Qwen3-0.6B", replace(_decoder(151936, 1024, 3072, (16, 8, 128)), qk_norm=True))
     yield Sample("heads of 96", replace(_decoder(32064, 3072, 8192, (32, 32, 96)), sliding_window=2047))
     yield Sample("heads of 256", _decoder(256000, 2304, 9216, (8, 4, 256)))
-
-
-def encoder_shapes() -> Iterator[EncoderShape]:
-    """(heads, their channels, window) of MiniLM, BERT base and large, ModernBERT, and what no model here has."""
-    for num_heads, head_dim, window in (
-        (12, 32, 0),
-        (12, 64, 0),
-        (12, 64, 128),
-        (16, 64, 0),
-        (8, 96, 0),
-        (8, 128, 0),
-    ):
-        for dtype in ELEMENTS:
-            yield EncoderShape(num_heads, head_dim, dtype, window, head_dim**-0.5)
 
 
 def _decoder(vocab: int, hidden: int, inner: int, heads: tuple[int, int, int]) -> ModelConfig:

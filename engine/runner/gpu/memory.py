@@ -18,6 +18,7 @@ WORD = 4  # bytes of an int32 or a float32
 MODEST_PERCENT = 30  # of what the weights leave: the KV cache takes no more unasked
 MODEST_TOKENS = 4096  # a request, likewise
 SAMPLER_BYTES = 64 << 10  # a row: what sampling keeps between its launches
+ADVICE = "max_model_len, max_requests, max_batch_tokens, kv_tokens or kv_memory"
 RUNTIME_BYTES = 768 << 20  # kernels, cuBLAS's workspaces, the captured graphs themselves
 
 
@@ -78,7 +79,7 @@ def plan_memory(
     room = memory.usable(config.gpu_memory) - sum(needs.values())
     wanted = _kv_bytes(config, shape, room)
     if wanted > room or room <= 0:
-        raise GpuMemoryTooSmall(_explain(needs | {"KV cache": max(wanted, 0)}, config, memory))
+        raise GpuMemoryTooSmall(explain(needs | {"KV cache": max(wanted, 0)}, config, memory, ADVICE))
     kv = plan_kv(replace(config, kv_memory=wanted), shape, model.max_context)
     return MemoryPlan(kv, shape, count_needs(config, model, layout, dtype, kv.max_model_len))
 
@@ -94,7 +95,7 @@ def fit_cache(plan: MemoryPlan, config: EngineConfig, memory: GpuMemory) -> KvPl
     num_blocks = max(0, room) // (plan.kv.block_size * plan.shape.bytes_per_token)
     is_asked = bool(config.kv_tokens or config.kv_memory)
     if is_asked or num_blocks * plan.kv.block_size < plan.kv.max_model_len:
-        raise GpuMemoryTooSmall(_explain(plan.later | {"KV cache": plan.kv_bytes}, config, memory))
+        raise GpuMemoryTooSmall(explain(plan.later | {"KV cache": plan.kv_bytes}, config, memory, ADVICE))
     return replace(plan.kv, num_blocks=num_blocks)
 
 
@@ -121,7 +122,7 @@ def count_needs(
 ) -> dict[str, int]:
     """Bytes by purpose, of all but the KV cache."""
     return {
-        "weights": _weight_bytes(layout, dtype),
+        "weights": weight_bytes(layout, dtype),
         "rotary table": max_model_len * model.head_dim * WORD,
         "rows": config.max_requests * (_row_bytes(config, max_model_len) + SAMPLER_BYTES),
         # Counts and added logits, doubled as more requests ask for them: the last doubling has old and new side by side.
@@ -132,7 +133,7 @@ def count_needs(
     }
 
 
-def _weight_bytes(layout: Layout, dtype: torch.dtype) -> int:
+def weight_bytes(layout: Layout, dtype: torch.dtype) -> int:
     """Vectors are counted as float32, as norms are kept."""
     return sum(
         math.prod(shape) * (dtype.itemsize if len(shape) > 1 else WORD) for shape in layout.shapes.values()
@@ -169,12 +170,13 @@ def _kv_bytes(config: EngineConfig, shape: KvShape, room: int) -> int:
     return max(modest, num_blocks * config.block_size * shape.bytes_per_token)
 
 
-def _explain(needs: dict[str, int], config: EngineConfig, memory: GpuMemory) -> str:
+def explain(needs: dict[str, int], config: EngineConfig, memory: GpuMemory, advice: str) -> str:
+    """Why it is too small. advice: settings to lower."""
     parts = " + ".join(f"{name} {_gib(size)}" for name, size in needs.items())
     limit = f", and gpu_memory = {_gib(config.gpu_memory)}" if config.gpu_memory else ""
     return (
         f"the GPU has {_gib(memory.total)}, {_gib(memory.free)} of it free{limit}; needed are {parts} = "
-        f"{_gib(sum(needs.values()))}: lower max_model_len, max_requests, max_batch_tokens, kv_tokens or kv_memory"
+        f"{_gib(sum(needs.values()))}: lower {advice}"
         + (", or raise gpu_memory" if config.gpu_memory else "")
     )
 

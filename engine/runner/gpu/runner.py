@@ -28,7 +28,7 @@ class GpuRunner:
     def __init__(
         self,
         compute: StepCompute,
-        steps: Steps[Bucket],
+        steps: Steps[Bucket, None],
         state: DeviceState,
         kv: KvPlan,
         buckets: Buckets,

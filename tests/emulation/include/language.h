@@ -10,19 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <time.h>
 #include <ucontext.h>
 
 #include <type_traits>
 #include <utility>
-
-#ifndef __CUDA_ARCH__
-#ifdef EMULATE_SM80
-#define __CUDA_ARCH__ 800
-#else
-#define __CUDA_ARCH__ 900
-#endif
-#endif
 
 // The emulator's own inner loops are not slowed by the checks that kernels are compiled with.
 #define UNCHECKED __attribute__((no_sanitize("undefined", "kernel-address")))

@@ -11,7 +11,7 @@ namespace emulator {
 
 struct Launch {
   dim3 grid;
-  u32 num_threads, num_dynamic;
+  u32 num_threads, num_dynamic, max_seconds;
   void** arguments;
   u64 seed;
   const Range* tensors;  // that the arguments lie in
@@ -63,7 +63,7 @@ inline const char* run(const Launch& launch, void (*run_thread)()) {
   block.thread_left = leave;
   gridDim = launch.grid;
   blockDim = {launch.num_threads, 1, 1};
-  FaultsAsFailures faults;
+  FaultsAsFailures faults(launch.max_seconds);
   return run_blocks(launch);
 }
 

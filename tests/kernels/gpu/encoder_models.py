@@ -12,13 +12,13 @@ from engine.kernels.encoder_reference import ReferenceEncoderOps
 from engine.kernels.gpu.encoder_ops import GpuEncoderOps
 from engine.kernels.gpu.module import KernelLibrary
 from engine.models.encoder import EncoderModel, load_encoder
-from engine.runner.gpu.buckets import EncoderBucket, EncoderBuckets
+from engine.runner.gpu.buckets import EncoderBuckets
+from engine.runner.gpu.build_encoder import make_compute, pick_steps, try_step
 from engine.runner.gpu.encoder import EncoderCompute, GpuEncoderRunner
-from engine.runner.gpu.encoder_inputs import EncoderInputs
-from engine.runner.gpu.graphs import EagerSteps, GraphSteps
+from engine.runner.gpu.graphs import EagerSteps
 from engine.runner.gpu.stream import CudaStream
 from tests.emulation.stream import HostStream
-from tests.engine.encoder_models import MASK_ID, VOCAB, save
+from tests.engine.encoder_models import VOCAB, save
 
 MAX_LEN = 200
 SMALL: dict[str, Any] = {
@@ -95,24 +95,19 @@ class Bench:
     def twin(self) -> EncoderModel:
         return load_encoder(self.checkpoint, ReferenceEncoderOps(), torch.float32)
 
-    def compute(self, largest: EncoderBucket) -> EncoderCompute:
+    def compute(self, buckets: EncoderBuckets) -> EncoderCompute:
         ops = GpuEncoderOps(self.library)
         model = load_encoder(self.checkpoint, ops, self.dtype, device=self.library.device)
-        return EncoderCompute(model, ops, EncoderInputs(largest, self.library.device))
+        return make_compute(model, ops, self.library, buckets)
 
     def runner(self, max_inputs: int = 8, max_tokens: int = 400) -> GpuEncoderRunner:
-        """A step of each bucket's operations before the first capture: a capture compiles nothing."""
+        """As it is built, but for the sizes."""
         buckets, device = EncoderBuckets(max_inputs, max_tokens), self.library.device
         if device.type == "cpu":
-            compute = self.compute(buckets.largest)
+            compute = self.compute(buckets)
             return GpuEncoderRunner(compute, EagerSteps(compute), buckets, MAX_LEN, device, HostStream())
         stream = CudaStream(device)
         with torch.inference_mode(), stream.current():
-            compute = self.compute(buckets.largest)
-            is_picked = compute.model.task == "fill_mask"
-            compute(buckets.find(1, 1, 1 if is_picked else None))
-        return GpuEncoderRunner(compute, GraphSteps(compute), buckets, MAX_LEN, device, stream)
-
-
-def has_mask(token_ids: list[int]) -> bool:
-    return MASK_ID in token_ids
+            compute = self.compute(buckets)
+            try_step(compute, buckets)
+        return GpuEncoderRunner(compute, pick_steps(compute), buckets, MAX_LEN, device, stream)

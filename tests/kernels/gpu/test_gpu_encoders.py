@@ -14,7 +14,10 @@ from engine.runner.gpu.encoder import GpuEncoderRunner
 from tests.engine.encoder_models import MASK_ID, VOCAB
 from tests.kernels.gpu.encoder_models import CONFIGS, HEADS, Bench, save_random
 
-TOLERANCE = {torch.bfloat16: 6e-2, torch.float16: 8e-3}  # of the norm of the difference, relative
+TOLERANCE = {
+    torch.bfloat16: 4e-2,
+    torch.float16: 5e-3,
+}  # of the norm of the difference of all answers, relative
 
 
 @pytest.fixture
@@ -32,14 +35,6 @@ def make_input(rnd: random.Random, length: int, num_types: int) -> EncodeInput:
     return EncodeInput(np.array(ids, np.int32), None if types is None else np.array(types, np.int32))
 
 
-def check_close(got: np.ndarray, want: torch.Tensor, limit: float) -> None:
-    """got float32, of want's shape."""
-    assert got.shape == want.shape
-    if want.numel() > 0:
-        error = np.linalg.norm(got - want.numpy()) / float(want.norm())
-        assert error < limit, f"relative error {error:.2e}"
-
-
 @torch.inference_mode()
 def check_step(
     bench: Bench, runner: GpuEncoderRunner, inputs: tuple[EncodeInput, ...], step: int = 1
@@ -49,8 +44,11 @@ def check_step(
     assert result.num_tokens == sum(len(entry.token_ids) for entry in inputs)
     wanted = bench.twin()(pack_inputs(inputs))
     for got, want in zip(result.outputs, wanted, strict=True):
-        assert got.dtype == np.float32
-        check_close(got, want, TOLERANCE[bench.dtype])
+        assert got.dtype == np.float32 and got.shape == tuple(want.shape)
+    got_all = torch.cat([torch.from_numpy(got).flatten() for got in result.outputs])
+    want_all = torch.cat([want.flatten() for want in wanted])
+    error = float((got_all - want_all).norm() / want_all.norm())
+    assert error < TOLERANCE[bench.dtype], f"relative error {error:.2e}"
 
 
 @pytest.mark.parametrize("task", HEADS)

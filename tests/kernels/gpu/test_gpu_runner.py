@@ -78,7 +78,9 @@ class Bench:
         self._warm_up(compute, parts.state.rows.steps, stream, buckets)
         return GpuRunner(compute, GraphSteps(compute), parts.state, kv, buckets, stream)
 
-    def _warm_up(self, compute: Compute[Bucket], steps: torch.Tensor, stream: CudaStream, buckets: Buckets) -> None:
+    def _warm_up(
+        self, compute: Compute[Bucket, None], steps: torch.Tensor, stream: CudaStream, buckets: Buckets
+    ) -> None:
         with torch.inference_mode(), stream.current():
             EagerSteps(compute).run(buckets.find(1, 2, logprobs=True))
             steps.fill_(1)
