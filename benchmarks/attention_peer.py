@@ -7,8 +7,10 @@ import json
 import sys
 
 import torch
-import triton.testing
-from vllm.vllm_flash_attn.flash_attn_interface import flash_attn_varlen_func
+import triton.testing  # pyright: ignore[reportMissingImports]
+from vllm.vllm_flash_attn.flash_attn_interface import (  # pyright: ignore[reportMissingImports]
+    flash_attn_varlen_func,
+)
 
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE = 32, 8, 128, 16
 

@@ -245,10 +245,12 @@ def load_model(config: EngineConfig, report: StartupReport) -> Loaded | LoadedEn
     try:
         with report.phase("open the model"):
             checkpoint = open_checkpoint(config.model)
-        if checkpoint.task == "generate":
-            return _load_decoder(settle(config, pick_device(config.device)), checkpoint, report)
-        device = pick_device(config.device, find_gpu_fault(checkpoint.encoder))
-        return _load_encoder(settle(config, device, encodes=True), checkpoint, report)
+        device, encodes = (
+            pick_device(config.device, find_gpu_fault(checkpoint.config)),
+            checkpoint.task != "generate",
+        )
+        load = _load_encoder if encodes else _load_decoder
+        return load(settle(config, device, encodes), checkpoint, report)
     except (CheckpointError, ConfigError, KvTooSmall, GpuMemoryTooSmall) as error:
         raise ModelRefused(str(error)) from error
 

@@ -7,9 +7,10 @@ from typing import Literal
 
 import torch
 
-from engine.checkpoint import EncoderConfig
+from engine.checkpoint import EncoderConfig, ModelConfig
 from engine.config import ConfigError, Device
-from engine.kernels.gpu.encoder_attention import HEAD_DIMS
+from engine.kernels.gpu import encoder_attention, prompt_attention
+from engine.kernels.gpu.decode_attention import MAX_GROUP
 
 MIN_CAPABILITY = (8, 0)  # Ampere: bfloat16 in the tensor cores, asynchronous copies
 # What compiles and launches the kernels.
@@ -38,19 +39,20 @@ def pick_device(wanted: Literal["auto", "cpu", "cuda"], fault: str = "") -> Devi
     return device
 
 
-def find_gpu_fault(encoder: EncoderConfig) -> str:
-    """Why no GPU computes this encoder; empty if one can."""
-    if encoder.disentangled is not None:
-        return "the attention of DeBERTa computes on a CPU"
-    if encoder.head_dim not in HEAD_DIMS:
-        return (
-            f"attention heads have {encoder.head_dim} channels; a GPU takes {', '.join(map(str, HEAD_DIMS))}"
-        )
-    sizes = {
-        "hidden_size": encoder.hidden_size,
-        "embedding_size": encoder.embedding_size,
-        "intermediate_size": encoder.intermediate_size,
-    }
+def find_gpu_fault(model: ModelConfig | EncoderConfig) -> str:
+    """Why no GPU computes this model; empty if one can."""
+    sizes = {"hidden_size": model.hidden_size, "intermediate_size": model.intermediate_size}
+    if isinstance(model, ModelConfig):
+        head_dims = prompt_attention.HEAD_DIMS
+        if model.num_heads > MAX_GROUP * model.num_kv_heads:
+            return f"{model.num_heads} query heads share {model.num_kv_heads} KV heads; on a GPU at most {MAX_GROUP} share one"
+    else:
+        head_dims = encoder_attention.HEAD_DIMS
+        sizes["embedding_size"] = model.embedding_size
+        if model.disentangled is not None:
+            return "the attention of DeBERTa computes on a CPU"
+    if model.head_dim not in head_dims:
+        return f"attention heads have {model.head_dim} channels; a GPU takes {', '.join(map(str, head_dims))}"
     odd = [name for name, size in sizes.items() if size % 8]
     return f"{odd[0]} is {sizes[odd[0]]}; a GPU takes multiples of 8" if odd else ""
 

@@ -1,14 +1,17 @@
 """What 0 and auto stand for on each device, and what a device refuses."""
 
+import dataclasses
 import logging
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.checkpoint import open_checkpoint
 from engine.config import (
     DEFAULTS,
     ENCODER_DEFAULTS,
@@ -196,6 +199,20 @@ def test_a_gpu_is_used_where_it_can_be(
 def test_encoders_that_no_gpu_computes(options: dict[str, object], fault: str, tmp_path: Path) -> None:
     encoder = open_files(tmp_path, BERT | {"hidden_size": 128} | options).encoder
     found = find_gpu_fault(encoder)
+    assert fault in found if fault else found == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({}, ""),
+        ({"head_dim": 80}, "heads have 80 channels; a GPU takes 64, 96, 128, 256"),
+        ({"num_heads": 64, "num_kv_heads": 2}, "64 query heads share 2 KV heads; on a GPU at most 16"),
+        ({"hidden_size": 580}, "hidden_size is 580; a GPU takes multiples of 8"),
+    ],
+)
+def test_decoders_that_no_gpu_computes(changes: dict[str, Any], fault: str) -> None:
+    found = find_gpu_fault(dataclasses.replace(open_checkpoint("").decoder, **changes))
     assert fault in found if fault else found == ""
 
 

@@ -75,7 +75,7 @@ class Compiler:
 
 def compile_source(source: str, defines: Mapping[str, int], architecture: str) -> Compiled:
     """Errors: CompileFailed with the compiler's log."""
-    from cuda.bindings import nvrtc
+    from cuda.bindings import nvrtc  # pyright: ignore[reportMissingImports]
 
     text = (source_dir() / source).read_bytes()
     status, program = nvrtc.nvrtcCreateProgram(text, source.encode(), 0, [], [])
@@ -112,7 +112,7 @@ def _include_flags() -> list[str]:
 
 def _toolkit_headers() -> list[Path]:
     """Where cuda_bf16.h and what it includes lie: NVIDIA's packages, or an installed toolkit."""
-    import nvidia
+    import nvidia  # pyright: ignore[reportMissingImports]
 
     roots = [Path(folder) for folder in nvidia.__path__]
     found = [p.parent for root in roots for p in sorted(root.glob("*/include/cuda_bf16.h"))]
@@ -128,7 +128,7 @@ def _read_headers() -> bytes:
 
 
 def _compiler_version() -> str:
-    from cuda.bindings import nvrtc
+    from cuda.bindings import nvrtc  # pyright: ignore[reportMissingImports]
 
     _, major, minor = nvrtc.nvrtcVersion()
     return f"nvrtc {major}.{minor}"

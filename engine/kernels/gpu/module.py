@@ -84,7 +84,7 @@ class CupyLibrary:
 
     def load(self, cubin: Path, function: str, shared_bytes: int) -> Any:
         """CuPy's own kernel."""
-        import cupy
+        import cupy  # pyright: ignore[reportMissingImports]
 
         if cubin not in self._modules:
             self._modules[cubin] = cupy.RawModule(path=str(cubin))
@@ -132,7 +132,7 @@ def launch(
     overlapped: bool,
 ) -> None:
     """Queue a kernel. CuPy's own launch knows nothing of overlap (CUDA C++ Programming Guide, "Programmatic Dependent Launch")."""
-    from cuda.bindings import driver
+    from cuda.bindings import driver  # pyright: ignore[reportMissingImports]
 
     config = driver.CUlaunchConfig()
     config.gridDimX, config.gridDimY, config.gridDimZ = grid

@@ -9,6 +9,7 @@ import torch
 from engine.checkpoint import ModelConfig
 from engine.columns import FLOAT_COLUMNS, INT_COLUMNS
 from engine.config import EngineConfig
+from engine.kernels.gpu.slabs import SLAB_TOKENS
 from engine.kernels.ops import LayerCache
 from engine.request import MAX_STOP_IDS
 from engine.runner.kv_cache import KvPlan, KvShape, plan_kv
@@ -156,8 +157,9 @@ def _step_bytes(config: EngineConfig, model: ModelConfig, dtype: torch.dtype) ->
     elements = 2 * model.hidden_size + heads + inner
     residual = WORD * model.hidden_size
     ids = 16 * WORD  # positions, slots and the like
-    by_token = config.max_batch_tokens * (elements * dtype.itemsize + residual + ids)
-    return by_token + config.max_requests * model.vocab_size * WORD
+    whole = SLAB_TOKENS if config.deterministic else 1  # products are of whole slabs then
+    num_tokens, num_rows = (-(-n // whole) * whole for n in (config.max_batch_tokens, config.max_requests))
+    return num_tokens * (elements * dtype.itemsize + residual + ids) + num_rows * model.vocab_size * WORD
 
 
 def _kv_bytes(config: EngineConfig, shape: KvShape, room: int) -> int:
