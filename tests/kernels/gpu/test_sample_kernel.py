@@ -60,7 +60,7 @@ def check_requests(
     st.sampled_from([4, 101, 5001, 12288]),
     st.integers(0, 1 << 30),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_it_picks_what_the_plain_one_picks(
     on_device: SampleOnDevice, rows: list[SamplingParams], kind: str, vocab: int, seed: int
 ) -> None:
