@@ -17,7 +17,6 @@ from typing import Annotated
 
 import torch
 import typer
-from engine.kernels.gpu.prompt_attention import PromptAttention, make_prompt_attention, prompt_tile
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +24,7 @@ from benchmarks.gpu_timer import time_us
 from engine.batch import DeviceBatch
 from engine.kernels.gpu.decode_attention import DecodeAttention
 from engine.kernels.gpu.module import CupyLibrary
+from engine.kernels.gpu.prompt_attention import PromptAttention, make_prompt_attention, prompt_tile
 from engine.kernels.gpu.row_shape import DECODE_TILE
 from engine.kernels.gpu.shape import AttentionShape
 from engine.kernels.ops import LayerCache
