@@ -1,6 +1,7 @@
 """Kernels by name, compiled for one model and launched on torch's current stream."""
 
 import ctypes
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
@@ -17,6 +18,8 @@ Argument = torch.Tensor | int | float | np.generic | None
 Grid = int | tuple[int, int, int]
 
 NUM_COMPILERS = 8  # threads; NVRTC compiles one program on one core
+WAIT = "wait_for_previous_kernel();"  # a call, not ptx.cuh's definition
+_INCLUDE = re.compile(r'#include "(\w+\.cuh)"')
 PLAIN_SHARED_BYTES = 48 << 10  # a launch that wants more has to ask for it
 
 
@@ -164,8 +167,12 @@ _C_TYPES = {
 
 @cache
 def waits_for_previous(source: str) -> bool:
-    """Whether the kernels of cuda/<source> wait for the one before them, before they touch what it may write."""
-    return b"wait_for_previous_kernel();" in (source_dir() / source).read_bytes()
+    """Whether the kernels of cuda/<source> wait for the one before them, before they touch what it may write.
+
+    The call may lie in a header that the source includes.
+    """
+    text = (source_dir() / source).read_text()
+    return WAIT in text or any(waits_for_previous(f"include/{header}") for header in _INCLUDE.findall(text))
 
 
 def as_word(argument: Argument) -> np.generic:

@@ -68,12 +68,13 @@ def max_tokens(config: EngineConfig) -> int:
     return max(config.max_batch_tokens, config.max_requests + 1)
 
 
-def try_step(config: EngineConfig, parts: Parts, model: Model, memory: MemoryPlan) -> None:
-    """The largest step there can be, without a single row: what it allocates and compiles is there from now on."""
+def try_steps(config: EngineConfig, parts: Parts, model: Model, memory: MemoryPlan) -> None:
+    """The smallest step and the largest there can be, without a single row: what they allocate and load is there from now on."""
     block = replace(memory.kv, num_blocks=1)
-    caches = make_gpu_caches(block, memory.shape, parts.state.device)
-    parts.compute(model, caches)(Bucket(max_tokens(config), config.max_requests, logprobs=True))
-    parts.state.rows.steps.fill_(1)  # the trial is no step
+    compute = parts.compute(model, make_gpu_caches(block, memory.shape, parts.state.device))
+    for bucket in (Bucket(1, 1), Bucket(max_tokens(config), config.max_requests, logprobs=True)):
+        compute(bucket)
+    parts.state.rows.steps.fill_(1)  # the trials are no steps
 
 
 def build_gpu_runner(
@@ -94,8 +95,9 @@ def build_gpu_runner(
             model = load_model(checkpoint, ops, dtype, positions, config.load_format, progress, device)
         with report.phase("allocate rows"):
             parts = make_parts(config, library, memory.kv, model)
-        with report.phase("load kernels, try the largest step"):
-            taken = measure_taken(lambda: try_step(config, parts, model, memory), device)
+        with report.phase("load kernels, try a step"):
+            library.finish()
+            taken = measure_taken(lambda: try_steps(config, parts, model, memory), device)
         with report.phase("allocate KV cache"):
             kv = fit_cache(memory, config, read_memory(device))
             caches = make_gpu_caches(kv, memory.shape, device)
