@@ -57,15 +57,15 @@ class CupyLibrary:
     """KernelLibrary on a GPU: cubins from the compiler's cache, loaded through CuPy.
 
     Kernels are compiled by a few threads from the moment they are asked for, and waited for at their first launch.
-    overlapped: a kernel that waits for the one before it (ptx.cuh) may begin while that one ends.
+    From Hopper on a kernel that waits for the one before it (ptx.cuh) may begin while that one ends.
     """
 
-    def __init__(self, device: torch.device, cache_dir: Path | None = None, overlapped: bool = True) -> None:
+    def __init__(self, device: torch.device, cache_dir: Path | None = None) -> None:
         properties = torch.cuda.get_device_properties(device)
         self.device = device
         self.num_multiprocessors: int = properties.multi_processor_count
         self.architecture = architecture_of(properties.major, properties.minor)
-        self._overlapped = overlapped and properties.major >= 9
+        self._overlaps = properties.major >= 9
         self._compiler = Compiler(self.architecture, cache_dir or default_cache_dir())
         self._threads = ThreadPoolExecutor(NUM_COMPILERS, "nvrtc")
         self._cubins: dict[tuple[str, tuple[tuple[str, int], ...]], Future[Path]] = {}
@@ -77,7 +77,7 @@ class CupyLibrary:
         key = source, tuple(sorted(defines.items()))
         if key not in self._cubins:
             self._cubins[key] = self._threads.submit(self._compiler.compile, source, dict(defines))
-        overlapped = self._overlapped and waits_for_previous(source)
+        overlapped = self._overlaps and waits_for_previous(source)
         return CupyKernel(self, self._cubins[key], function, shared_bytes, overlapped)
 
     def finish(self) -> None:
