@@ -10,7 +10,7 @@ CUBINS := configs/cubins.lock
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-gpu check cubins fmt bench lock clean
+.PHONY: help setup serve test fuzz test-gpu check cubins fmt bench lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,14 +22,19 @@ serve: $(VENV)/.serve  ## Serve the bundled model on port 8000; more with ARGS="
 test: $(VENV)/.setup  ## Run the tests that need no GPU
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
 
+fuzz: $(VENV)/.setup  ## Fuzz for as long as it takes: a hundred times what the tests do, then the parsers guided by coverage
+	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=long --timeout=0 $(ARGS)
+	for target in gguf safetensors tokenizer template sse stop; do $(BIN)/python -m tests.fuzz.guided $$target -max_total_time=120 || exit 1; done
+
 test-gpu: $(VENV)/.setup  ## Run the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu $(ARGS)
 
-check: $(VENV)/.setup  ## Lint, check the format and the types
+check: $(VENV)/.setup  ## Lint, check the format and the types, look for known weaknesses in what is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright
+	$(BIN)/python configs/audit.py $(LOCK)
 
 cubins: $(VENV)/.setup $(VENV)/.cubins  ## Compile the GPU's kernels for every architecture, on any machine; fails if registers spill
 	PYTHONPATH=$(VENV)/cubins LD_LIBRARY_PATH=$$(echo $(VENV)/cubins/nvidia/*/lib) $(BIN)/python -m engine.runner.gpu.cubins $(ARGS)

@@ -61,7 +61,8 @@ def running(peer: Peer, log: Path) -> Iterator[Running]:
 
 
 def _wait_for_answer(peer: Peer, child: "subprocess.Popen[bytes]", log: Path, began: float) -> None:
-    with httpx.Client(base_url=peer.url, timeout=60.0) as client:
+    headers = {"Authorization": f"Bearer {peer.key}"} if peer.key else {}
+    with httpx.Client(base_url=peer.url, headers=headers, timeout=60.0) as client:
         while time.perf_counter() - began < READY_SECONDS:
             if child.poll() is not None:
                 break

@@ -23,6 +23,7 @@ class Peer:
     ignores_eos: bool = True  # it knows `ignore_eos`; the others get a model that never ends
     environment: Mapping[str, str] = field(default_factory=dict)
     probe: Literal["completions", "embeddings"] = "completions"  # what shows that it answers
+    key: str = ""  # that it asks for
 
     @property
     def url(self) -> str:

@@ -1,18 +1,18 @@
 // Attention of packed inputs whose tokens see each other, as an encoder's do: qkv Element [tokens, 3 * NUM_HEADS * HEAD_DIM], no
 // padding, no cache. Input i's tokens are starts[i] to starts[i + 1]. With WINDOW > 0 a token sees those at most WINDOW / 2 away.
 #define BLOCK_SIZE 16  // cache.cuh wants one; nothing is paged here
+#include "attention_inputs.cuh"
 #include "attention_mma.cuh"
 
 constexpr int kWidth = NUM_HEADS * HEAD_DIM;
-constexpr int kBuckets = 128;
 #if __CUDA_ARCH__ >= 1000
 constexpr int kBlocks = 2;  // a multiprocessor: three would leave this compiler too few registers
 #else
 constexpr int kBlocks = HEAD_DIM <= 64 ? 3 : 2;
 #endif
 
-// Some tokens of one input. 16 bytes.
-struct InputTile {
+// What a block works on: tokens of one input, one head.
+struct Work {
   int start, num_tokens;  // of the input
   int first;              // of the tile in the input
   int head;
@@ -24,26 +24,26 @@ struct EncoderSource {
   const InputTile* tiles;
   const Element* qkv;
   Element* outs;
-  InputTile& tile;
+  Work& work;
 
   DEVICE void find(int item) const {
     if (lane_id() != 0) return;
-    tile = tiles[item / NUM_HEADS];
-    tile.head = item % NUM_HEADS;
+    InputTile tile = tiles[item / NUM_HEADS];
+    work = {tile.start, tile.num_tokens, tile.first, item % NUM_HEADS};
   }
-  DEVICE int num_rows() const { return min(tile.num_tokens - tile.first, kTileM); }
+  DEVICE int num_rows() const { return min(work.num_tokens - work.first, kTileM); }
   DEVICE int end() const { return span(num_rows() - 1).end; }
   DEVICE Span span(int row) const {
-    int token = tile.first + row;
-    if (WINDOW == 0) return {0, tile.num_tokens};
-    return {max(token - WINDOW / 2, 0), min(token + WINDOW / 2 + 1, tile.num_tokens)};
+    int token = work.first + row, num_tokens = work.num_tokens;
+    if (WINDOW == 0) return {0, num_tokens};
+    return {max(token - WINDOW / 2, 0), min(token + WINDOW / 2 + 1, num_tokens)};
   }
   DEVICE const Element* channels(int which, int token) const {
-    return qkv + static_cast<i64>(tile.start + token) * (3 * kWidth) + which * kWidth + tile.head * HEAD_DIM;
+    return qkv + static_cast<i64>(work.start + token) * (3 * kWidth) + which * kWidth + work.head * HEAD_DIM;
   }
-  DEVICE const Element* query(int row) const { return channels(0, tile.first + row); }
+  DEVICE const Element* query(int row) const { return channels(0, work.first + row); }
   DEVICE Element* out(int row) const {
-    return outs + static_cast<i64>(tile.start + tile.first + row) * kWidth + tile.head * HEAD_DIM;
+    return outs + static_cast<i64>(work.start + work.first + row) * kWidth + work.head * HEAD_DIM;
   }
   DEVICE void load_keys(Element* to, int key) const { load(to, 1, key); }
   DEVICE void load_values(Element* to, int key) const { load(to, 2, key); }
@@ -63,33 +63,17 @@ struct EncoderSource {
   }
 };
 
-// Which bucket an input's tiles go to: those that take longest are in the first.
-DEVICE int bucket_of(int num_tokens) { return kBuckets - min(ceil_div(num_tokens, kTileN), kBuckets); }
+// Tiles of kTileM tokens; the last has what is left.
+struct EvenCut {
+  DEVICE int num_tiles(int num_tokens) const { return ceil_div(num_tokens, kTileM); }
+  DEVICE int first(int, int i) const { return i * kTileM; }
+};
 
-// One block. The inputs' tiles of kTileM tokens, those of long inputs before those of short ones: tiles [at most starts[num_inputs] /
-// kTileM + num_inputs]. Once a batch, for all layers.
+// One block. tiles [at most starts[num_inputs] / kTileM + num_inputs]. Once a batch, for all layers.
 extern "C" __global__ void __launch_bounds__(1024)
     plan_encoder_attention(const int* starts, int num_inputs, InputTile* tiles, int* num_tiles) {
-  __shared__ int places[kBuckets];
   wait_for_previous_kernel();
-  if (threadIdx.x < kBuckets) places[threadIdx.x] = 0;
-  __syncthreads();
-  for (int i = threadIdx.x; i < num_inputs; i += blockDim.x) {
-    int num_tokens = starts[i + 1] - starts[i];
-    if (num_tokens > 0) atomicAdd(&places[bucket_of(num_tokens)], ceil_div(num_tokens, kTileM));
-  }
-  __syncthreads();
-  int place[1] = {threadIdx.x < kBuckets ? places[threadIdx.x] : 0}, total[1];
-  block_scan(place, total);
-  if (threadIdx.x < kBuckets) places[threadIdx.x] = place[0];
-  if (threadIdx.x == 0) *num_tiles = total[0];
-  __syncthreads();
-  for (int i = threadIdx.x; i < num_inputs; i += blockDim.x) {
-    int start = starts[i], num_tokens = starts[i + 1] - start;
-    if (num_tokens <= 0) continue;
-    int at = atomicAdd(&places[bucket_of(num_tokens)], ceil_div(num_tokens, kTileM));
-    for (int first = 0; first < num_tokens; first += kTileM) tiles[at++] = {start, num_tokens, first, 0};
-  }
+  plan_tiles(starts, num_inputs, EvenCut{}, tiles, num_tiles);
 }
 
 // out Element [tokens, NUM_HEADS * HEAD_DIM]. counters: see attend_items.
@@ -97,8 +81,8 @@ extern "C" __global__ void __launch_bounds__(kNumThreads, kBlocks)
     encoder_attention(const Element* qkv, const InputTile* tiles, const int* num_tiles, float scale, int* counters,
                       Element* out) {
   SHARED_BYTES(bytes);
-  __shared__ InputTile tile;
+  __shared__ Work work;
   wait_for_previous_kernel();
   let_next_kernel_begin();
-  attend_items(EncoderSource{tiles, qkv, out, tile}, *num_tiles * NUM_HEADS, bytes, scale, 0, counters);
+  attend_items(EncoderSource{tiles, qkv, out, work}, *num_tiles * NUM_HEADS, bytes, scale, 0, counters);
 }

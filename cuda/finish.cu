@@ -17,7 +17,7 @@ struct Header {
   i64 begin_ns;  // of global_timer
   i64 end_ns;
   i64 num_live;  // rows left
-  i64 unused;
+  i64 num_moves;  // rows that will move into the places of those that ended
 };
 
 // stop_ids int [MAX_STOP_IDS], 16-byte aligned, padded with -1 behind the last.
@@ -86,13 +86,21 @@ extern "C" __global__ __launch_bounds__(kThreads) void finish(
 #pragma unroll
     for (int i = 0; i < 3; i++) sums[i] += totals[i];
   }
+  int num_after = num_rows - sums[2], num_moves = 0;
+  for (int first = 0; first < num_after && sums[2] > 0; first += kThreads) {
+    int row = first + threadIdx.x;
+    int holes[1] = {row < num_after && finished[row]}, totals[1];
+    block_scan(holes, totals);
+    num_moves += totals[0];
+  }
   if (threadIdx.x == 0) {
     header->num_entries = sums[0];
     header->num_rows = sums[1];
     header->num_tokens = num_rows > 0 ? query_starts[num_rows] : 0;
     header->begin_ns = *began;
     header->end_ns = global_timer();
-    header->num_live = num_rows - sums[2];
+    header->num_live = num_after;
+    header->num_moves = num_moves;
     if (sums[2] > 0) *any_finished = 1;
     *steps = step + 1;
   }

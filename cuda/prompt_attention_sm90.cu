@@ -3,6 +3,7 @@
 // An item is QUERY_TOKENS tokens of one row with all query heads of one KV head, so that keys and values are read once a group.
 // Blocks live as long as there are items; a row's longest items come first. Time is bound by the tensor cores: 4 * HEAD_DIM flops a
 // query head for each key that a token sees.
+#define CONSUMERS 2
 #include "attention_consumer.cuh"
 #include "attention_paged.cuh"
 #include "attention_store.cuh"
@@ -123,7 +124,7 @@ extern "C" __global__ void __launch_bounds__((1 + CONSUMERS) * WARPGROUP, 1)
                      int* counters, int max_blocks, float factor, float squash_factor) {
   SHARED_BYTES(bytes);
   Shared& shared = *reinterpret_cast<Shared*>(bytes);
-  if (threadIdx.x == 0) init_barriers(shared);
+  if (threadIdx.x == 0) init_barriers(shared, LOADERS, VALUE_WARPS);
   __syncthreads();
   wait_for_previous_kernel();
   int warp = __shfl_sync(~0u, warp_id(), 0);  // so that the compiler knows it to be the same in all lanes

@@ -13,14 +13,6 @@
 // squares add up beside the product.
 #include "skinny_product.cuh"
 
-DEVICE float biased(float value, const Element* bias, int row) { return bias ? value + to_float(bias[row]) : value; }
-
-#if defined(STORED) || defined(ADDED)
-struct InOrder {
-  DEVICE Rows operator()(int tile) const { return {tile * kRows, tile * kRows + 8}; }
-};
-#endif
-
 #if defined(STORED)
 // y Element [tokens, OUT]. OUT: a multiple of 16.
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
@@ -44,27 +36,21 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
   auto place = [&](int tile) { return residual + (i64)token * OUT + tile * kRows + row; };
   auto prepare = [&](int tile) { return token < num_tokens ? *place(tile) : 0.0f; };
   auto store = [&](const Shared& shared, int tile, float prepared) {
-    // Rounded as a product that is stored: the stream does not depend on which kernel computed it.
-    if (token < num_tokens)
-      *place(tile) = prepared + to_float(from_float(biased(result(shared, row, token, 0), bias, tile * kRows + row)));
+    if (token < num_tokens) *place(tile) = prepared + rounded(biased(result(shared, row, token, 0), bias, tile * kRows + row));
   };
   compute(weight, x, nullptr, num_tokens, InOrder(), NoBegin(), prepare, store);
 }
 
 #elif defined(GATED)
 // y Element [tokens, OUT / 2] = silu(gate) * up of w's two halves: a tile has the same rows of both. OUT: a multiple of 16.
-struct BothHalves {
-  DEVICE Rows operator()(int tile) const { return {tile * 8, OUT / 2 + tile * 8}; }
-};
-
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
     skinny_linear(const Element* weight, const Element* bias, const Input* x, const float* norm, float eps, Element* y, int num_tokens) {
   auto store = [&](const Shared& shared, int tile, float prepared) {
     int base = tile * 8;
     for (int i = threadIdx.x; i < 8 * num_tokens; i += kThreads) {
       int row = i % 8, token = i / 8;
-      float gate = to_float(from_float(biased(result(shared, row, token, eps), bias, base + row)));
-      float up = to_float(from_float(biased(result(shared, row + 8, token, eps), bias, OUT / 2 + base + row)));
+      float gate = rounded(biased(result(shared, row, token, eps), bias, base + row));
+      float up = rounded(biased(result(shared, row + 8, token, eps), bias, OUT / 2 + base + row));
       y[(i64)token * (OUT / 2) + base + row] = from_float(gate / (1.0f + expf(-gate)) * up);
     }
   };
@@ -73,20 +59,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
 
 #elif defined(QKV)
 // Queries, rotated, to y Element [tokens, OUT]; keys, rotated, and values to the cache (cache_slots int32 [tokens], -1: nowhere).
-// A tile has 8 channels of a head and those half a head further, which the rotation mixes. rope float32 [positions, HEAD_DIM]: cosines,
-// then sines (RoFormer, arXiv 2104.09864). Heads: NUM_HEADS of queries, NUM_KV_HEADS of keys, as many of values.
-constexpr int kHalf = HEAD_DIM / 2, kTilesPerHead = HEAD_DIM / kRows;
-
-struct HalvesOfHeads {
-  static DEVICE int first_row(int tile) { return tile / kTilesPerHead * HEAD_DIM + tile % kTilesPerHead * 8; }
-  DEVICE Rows operator()(int tile) const { return {first_row(tile), first_row(tile) + kHalf}; }
-};
-
-DEVICE void store_cached(Element* cache, int head, int slot, int channel, float value) {
-  Element* tile = cache + ((i64)(slot / BLOCK_SIZE) * NUM_KV_HEADS + head) * (BLOCK_SIZE * HEAD_DIM);
-  tile[cache_offset(slot % BLOCK_SIZE, channel / CHUNK * CHUNK) + channel % CHUNK] = from_float(value);
-}
-
+// rope float32 [positions, HEAD_DIM]: cosines, then sines (RoFormer, arXiv 2104.09864).
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
     skinny_linear(const Element* weight, const Element* bias, const Input* x, const float* norm, float eps, Element* y, const float* rope, const int* positions, const int* cache_slots, Element* keys, Element* values, int num_tokens) {
   auto begin = [&](Shared& shared) {
@@ -99,8 +72,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     int head = tile / kTilesPerHead, base = HalvesOfHeads::first_row(tile);
     for (int i = threadIdx.x; i < 8 * num_tokens; i += kThreads) {
       int row = i % 8, token = i / 8, channel = base % HEAD_DIM + row;
-      float low = to_float(from_float(biased(result(shared, row, token, eps), bias, base + row)));
-      float high = to_float(from_float(biased(result(shared, row + 8, token, eps), bias, base + kHalf + row)));
+      float low = rounded(biased(result(shared, row, token, eps), bias, base + row));
+      float high = rounded(biased(result(shared, row + 8, token, eps), bias, base + kHalf + row));
       if (head < NUM_HEADS + NUM_KV_HEADS) {
         const float* angles = rope + (i64)shared.positions[token] * HEAD_DIM;
         float cosine = angles[channel], sine = angles[kHalf + channel], turned = low * cosine - high * sine;

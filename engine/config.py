@@ -34,6 +34,7 @@ class EngineConfig:
     priority_seconds: float = 10.0  # one level of priority is worth this much waiting, so that none starves
     max_queued_requests: int = 2048
     max_queued_tokens: int = 1 << 20
+    max_queue_seconds: float = 0.0  # who would wait longer for a row is refused; 0: only for the bounds above
     max_logprobs: int = 20
     deterministic: bool = False  # a request's tokens do not depend on the requests beside it; on a GPU. Then no prefix is shared
 
@@ -145,6 +146,7 @@ ENGINE_BOUNDS: Mapping[str, tuple[float, float]] = {
     "priority_seconds": (0, 1e9),
     "max_queued_requests": (1, 1 << 32),
     "max_queued_tokens": (1, 1 << 40),
+    "max_queue_seconds": (0, 1e9),
     "max_logprobs": (0, 1000),
 }
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.request import Task
-from engine.step import TokenIds
+from engine.step import Launch, TokenIds
 
 Output = npt.NDArray[np.float32]  # its shape: engine.request.Task
 
@@ -36,6 +36,7 @@ class EncodeResult:
     outputs: tuple[Output, ...]
     num_tokens: int
     seconds: float  # the step itself
+    launch: Launch = "eager"
     failed: dict[int, str] = field(default_factory=dict)  # by place: inputs without an answer, and why
 
 

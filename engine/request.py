@@ -55,6 +55,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit", omit_defau
     priority: int = 0  # lower runs sooner
     cache_salt: str = ""  # requests share cached prefixes only under the same salt
     arrived: float = 0.0  # time.time() at the server
+    owner: str = ""  # the name of the key it came with: owners get equal shares of the engine
 
 
 class Encode(msgspec.Struct, frozen=True, kw_only=True, tag="encode", omit_defaults=True):
@@ -65,6 +66,7 @@ class Encode(msgspec.Struct, frozen=True, kw_only=True, tag="encode", omit_defau
     type_ids: tuple[int, ...] = ()  # the segment of each token; empty: all 0
     priority: int = 0  # lower runs sooner
     arrived: float = 0.0  # time.time() at the server
+    owner: str = ""  # the name of the key it came with: owners get equal shares of the engine
 
 
 class Abort(msgspec.Struct, frozen=True, kw_only=True, tag="abort"):
@@ -84,7 +86,7 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     """The bounded queue is full. `retry_after` seconds is from the measured drain."""
 
     id: int
-    reason: str  # queue_requests | queue_tokens | draining
+    reason: str  # queue_requests | queue_tokens | queue_seconds | draining
     retry_after: float
 
 

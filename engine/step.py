@@ -1,7 +1,7 @@
 """What passes between the scheduler, the loop and the runner: one Plan in, one StepResult out, a step."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,9 @@ import numpy.typing as npt
 from engine.request import SamplingParams
 
 TokenIds = npt.NDArray[np.int32]
+Launch = Literal[
+    "eager", "captured", "replayed"
+]  # kernel by kernel, or as a graph: one that was made for it, or one that was there
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class StepResult:
     num_tokens: int  # tokens computed
     seconds: float  # the step itself
     gap: float | None = None  # seconds the device stood still before it, where the device tells
+    launch: Launch = "eager"
+    num_moves: int = 0  # rows that moved to close the holes of those that ended
     logprobs: Logprobs | None = None
     prompt_logprobs: dict[int, Logprobs] = field(default_factory=dict)  # by slot
     failed: dict[int, str] = field(

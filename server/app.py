@@ -13,6 +13,7 @@ from server.auth.gate import Gate
 from server.context import AppContext
 from server.errors import ApiError, bad_request, http_fault, internal
 from server.middleware import HEADER, Observed, request_id
+from server.openapi import describe
 from server.routes.admin import admin_routes
 from server.routes.health import health_routes
 from server.routes.models import model_routes
@@ -55,6 +56,7 @@ def create_app(context: AppContext) -> FastAPI:
         app.include_router(routes(context))
     if context.desk is not None:
         app.include_router(admin_routes(context, context.desk))
+    describe(app)
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)

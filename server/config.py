@@ -18,7 +18,8 @@ class ServerConfig:
     request_timeout: float = 0.0  # seconds a request may take unless it says `timeout` itself; 0: no limit
     ping_seconds: float = 10.0  # a waiting stream gets a comment this often
     drain_seconds: float = 30.0  # after SIGTERM running requests may take this long
-    progress_seconds: float = 30.0  # /health fails when work is pending and no step was done for this long
+    # /health fails when work is pending and no step was done for this long; after ten times as long the engine is started again
+    progress_seconds: float = 30.0
     log_level: str = "info"
     api_key: str = field(default="", repr=False)  # the one key, if there is one; more in key_file
     key_file: str = ""  # TOML with an entry [[key]] each; without any key all may use it

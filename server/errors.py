@@ -6,6 +6,12 @@ from http import HTTPStatus
 
 import msgspec
 
+_QUEUE_FULL = {
+    "queue_requests": "the queue holds as many requests as it may",
+    "queue_tokens": "the queue holds as many tokens as it may",
+    "queue_seconds": "the wait for an answer to begin would be too long",
+}
+
 
 class ApiError(Exception):
     """An answer that is not a success. `detail` adds machine-readable numbers to the error object."""
@@ -63,10 +69,10 @@ def body_too_large(max_body_bytes: int) -> ApiError:
 
 
 def queue_full(reason: str, retry_after: float) -> ApiError:
-    what = "tokens" if reason == "queue_tokens" else "requests"
+    why = _QUEUE_FULL.get(reason, "the queue is full")
     return ApiError(
         429,
-        f"the queue holds as many {what} as it may; try again in {wait_seconds(retry_after)} s",
+        f"{why}; try again in {wait_seconds(retry_after)} s",
         kind="rate_limit_error",
         code=reason,
         headers={"Retry-After": str(wait_seconds(retry_after))},

@@ -1,7 +1,7 @@
 // What a consumer warpgroup does with an item: scores = q k^T, online softmax, out += weights v.
 //
-// The next tile's scores are under way while this tile's softmax runs (arXiv 2407.08608, section 3), and the two warpgroups take turns:
-// one's products run while the other computes its softmax.
+// The next tile's scores are under way while this tile's softmax runs (arXiv 2407.08608, section 3), and the warpgroups take turns:
+// one's products run while the others compute their softmax.
 #pragma once
 
 #include "attention_sm90.cuh"
@@ -21,12 +21,12 @@ struct Consumer {
   Ring<STAGES> stage;
 };
 
-// The warpgroup's barrier opens when the other has issued its products. 0 is __syncthreads'.
+// The warpgroup's barrier opens when the one before it has issued its products. 0 is __syncthreads'.
 DEVICE void wait_for_turn(int index) {
-  if (TAKE_TURNS) named_barrier_sync(1 + index, CONSUMERS * WARPGROUP);
+  if (TAKE_TURNS) named_barrier_sync(1 + index, 2 * WARPGROUP);
 }
 DEVICE void give_turn(int index) {
-  if (TAKE_TURNS) named_barrier_arrive(1 + (index ^ 1), CONSUMERS * WARPGROUP);
+  if (TAKE_TURNS) named_barrier_arrive(1 + (CONSUMERS == 2 ? index ^ 1 : (index + 1) % CONSUMERS), 2 * WARPGROUP);
 }
 
 DEVICE u64 queries_descriptor(const Shared& shared, int slot, int index) {
@@ -42,7 +42,9 @@ DEVICE void hold_output(Output& out) {
   for (int part = 0; part < NUM_PARTS; part++) hold(out[part]);
 }
 
-DEVICE void issue_scores(Scores& scores, u64 queries, const u8* tile) {
+// Against the tile's first 2 * kCount keys.
+template <int kCount>
+DEVICE void issue_scores(float (&scores)[kCount], u64 queries, const u8* tile) {
   u64 keys = matrix_descriptor(tile, 16, 8 * SEGMENT_BYTES);
   hold(scores);
   warpgroup_fence();
@@ -79,9 +81,11 @@ DEVICE void weigh(Scores& scores, Softmax& softmax, const Consumer& consumer, co
   add_scores(softmax, scores, consumer.factor, correction);
 }
 
-DEVICE void pack_weights(Weights& weights, const Scores& scores) {
+// Of the tile's first 2 * kCount keys; those of the others are zero.
+template <int kCount>
+DEVICE void pack_weights(Weights& weights, const float (&scores)[kCount]) {
 #pragma unroll
-  for (int i = 0; i < KEY_TOKENS / 4; i++) weights[i / 4][i % 4] = pack(scores[2 * i], scores[2 * i + 1]);
+  for (int i = 0; i < KEY_TOKENS / 4; i++) weights[i / 4][i % 4] = 2 * i < kCount ? pack(scores[2 * i], scores[2 * i + 1]) : 0;
 }
 
 DEVICE void rescale(Output& out, const float (&correction)[2]) {

@@ -1,4 +1,5 @@
-// Keys and values of the paged cache (cache.cuh) as tiles in shared memory: a warp for each, which only starts copies.
+// Queries of packed rows, keys and values of the paged cache (cache.cuh) as tiles in shared memory. Warps 0 and 1 have the bulk copy
+// engine bring keys and values, warps 2 and 3 bring queries.
 #pragma once
 
 #include "attention_sm90.cuh"
@@ -8,6 +9,8 @@ __device__ constexpr int greatest_divisor(int a, int b) { return b == 0 ? a : gr
 // A piece is a run of tokens of a tile that one block holds; a lane brings one segment of one piece.
 constexpr int PIECE = greatest_divisor(BLOCK_SIZE, KEY_TOKENS);
 constexpr int NUM_PIECES = KEY_TOKENS / PIECE;
+constexpr int LOADERS = 2 * WARP;  // threads that bring queries
+constexpr int VALUE_WARPS = 1;
 static_assert(NUM_PIECES * NUM_SEGMENTS <= WARP, "a lane has one copy");
 
 // Keys or values of one layer.
@@ -83,5 +86,35 @@ DEVICE void run_values(Shared& shared, const PagedContext& context) {
     release(&shared.queries_empty[slot.place]);
     if (item.num_tokens == 0) break;
     load_context<true>(ring, context, item);
+  }
+}
+
+// The loaders' part, thread by thread: an item's queries (rotated already) from the packed qkv Element [tokens, QKV_WIDTH] to a slot.
+DEVICE void load_queries(u8* shared, const Element* qkv, const Item& item, int thread) {
+  constexpr int kWidth = (NUM_HEADS + 2 * NUM_KV_HEADS) * HEAD_DIM;
+  const Element* first = qkv + static_cast<i64>(item.first_token) * kWidth + item.kv_head * GROUP * HEAD_DIM;
+#pragma unroll 4
+  for (int i = thread; i < QUERY_ROWS * CHUNKS; i += LOADERS) {
+    int row = i / CHUNKS, chunk = i % CHUNKS;
+    int token = row / GROUP, channel = row % GROUP * HEAD_DIM + chunk * CHUNK;
+    int segment = chunk / (SEGMENT / CHUNK), place = swizzle(row, chunk % (SEGMENT / CHUNK));
+    bool valid = token < item.num_tokens;
+    const Element* from = first + (valid ? token * kWidth + channel : 0);
+    copy_async16(shared + (segment * QUERY_ROWS + row) * SEGMENT_BYTES + place * 16, from, valid);
+  }
+  copy_async_commit();
+  copy_async_wait<0>();
+  async_proxy_fence();
+}
+
+// All items' queries, until there is no more work.
+DEVICE void run_loader(Shared& shared, const Element* qkv, int thread) {
+  Ring<QUERY_SLOTS> slot;
+  for (bool more = true; more; slot = slot.after()) {
+    barrier_wait(&shared.item_full[slot.place], slot.parity);
+    Item item = shared.items[slot.place];
+    more = item.num_tokens > 0;
+    if (more) load_queries(shared.queries[slot.place], qkv, item, thread);
+    barrier_arrive(&shared.queries_full[slot.place]);
   }
 }

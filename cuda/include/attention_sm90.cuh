@@ -1,8 +1,8 @@
 // Fused attention on warpgroups: what a block keeps in shared memory, and how its warps hand it to each other.
 //
-// Warp 0 finds work items and has the bulk copy engine bring their keys, warp 1 has it bring their values, warps 2 and 3 bring their
-// queries, and two warpgroups of consumers take 64 of an item's query rows each. Defines: KEY_TOKENS (of a tile: 64 or 128), STAGES (tiles
-// of keys and of values in shared memory), QUERY_SLOTS (items whose queries are).
+// The first warpgroup finds work items and brings what they need, the others are consumers and take 64 of an item's query rows each.
+// Defines: CONSUMERS (warpgroups), KEY_TOKENS (of a tile: 64 or 128), STAGES (tiles of keys and of values in shared memory), QUERY_SLOTS
+// (items whose queries are).
 #pragma once
 
 #include "cache.cuh"
@@ -10,11 +10,9 @@
 #include "wgmma.cuh"
 
 constexpr int GROUP = NUM_HEADS / NUM_KV_HEADS;
-constexpr int CONSUMERS = 2;       // warpgroups
 constexpr int CONSUMER_ROWS = 64;  // query rows of each: (token, head of the group) pairs
 constexpr int QUERY_ROWS = CONSUMERS * CONSUMER_ROWS;
 constexpr int QUERY_TOKENS = QUERY_ROWS / GROUP;  // of an item; a group that does not divide the rows leaves the last ones unused
-constexpr int LOADERS = 2 * WARP;                 // threads that bring queries
 constexpr int SEGMENT_BYTES = 2 * SEGMENT;        // of one token or query row: what the swizzle works on
 constexpr int TILE_BYTES = KEY_TOKENS * HEAD_DIM * 2;
 constexpr int CHUNKS = HEAD_DIM / CHUNK;
@@ -58,9 +56,10 @@ struct Ring {
   }
 };
 
-// By one thread, before a __syncthreads.
-DEVICE void init_barriers(Shared& shared) {
-  constexpr int kConsumerWarps = CONSUMERS * WARPGROUP / WARP, kValueWarps = 1;
+// By one thread, before a __syncthreads. num_loaders arrive when an item's queries are there, num_readers warps beside the consumers'
+// when they have read an item.
+DEVICE void init_barriers(Shared& shared, int num_loaders, int num_readers) {
+  constexpr int kConsumerWarps = CONSUMERS * WARPGROUP / WARP;
   for (int i = 0; i < STAGES; i++) {
     barrier_init(&shared.keys_full[i], 1);
     barrier_init(&shared.values_full[i], 1);
@@ -69,8 +68,8 @@ DEVICE void init_barriers(Shared& shared) {
   }
   for (int i = 0; i < QUERY_SLOTS; i++) {
     barrier_init(&shared.item_full[i], 1);
-    barrier_init(&shared.queries_full[i], LOADERS);
-    barrier_init(&shared.queries_empty[i], kConsumerWarps + kValueWarps);
+    barrier_init(&shared.queries_full[i], num_loaders);
+    barrier_init(&shared.queries_empty[i], kConsumerWarps + num_readers);
   }
   barrier_init_fence();
 }
@@ -78,34 +77,4 @@ DEVICE void init_barriers(Shared& shared) {
 // A warp no longer reads what the barrier guards.
 DEVICE void release(u64* empty) {
   if (lane_id() == 0) barrier_arrive(empty);
-}
-
-// The loaders' part, thread by thread: an item's queries (rotated already) from the packed qkv Element [tokens, QKV_WIDTH] to a slot.
-DEVICE void load_queries(u8* shared, const Element* qkv, const Item& item, int thread) {
-  constexpr int kWidth = (NUM_HEADS + 2 * NUM_KV_HEADS) * HEAD_DIM;
-  const Element* first = qkv + static_cast<i64>(item.first_token) * kWidth + item.kv_head * GROUP * HEAD_DIM;
-#pragma unroll 4
-  for (int i = thread; i < QUERY_ROWS * CHUNKS; i += LOADERS) {
-    int row = i / CHUNKS, chunk = i % CHUNKS;
-    int token = row / GROUP, channel = row % GROUP * HEAD_DIM + chunk * CHUNK;
-    int segment = chunk / (SEGMENT / CHUNK), place = swizzle(row, chunk % (SEGMENT / CHUNK));
-    bool valid = token < item.num_tokens;
-    const Element* from = first + (valid ? token * kWidth + channel : 0);
-    copy_async16(shared + (segment * QUERY_ROWS + row) * SEGMENT_BYTES + place * 16, from, valid);
-  }
-  copy_async_commit();
-  copy_async_wait<0>();
-  async_proxy_fence();
-}
-
-// All items' queries, until there is no more work.
-DEVICE void run_loader(Shared& shared, const Element* qkv, int thread) {
-  Ring<QUERY_SLOTS> slot;
-  for (bool more = true; more; slot = slot.after()) {
-    barrier_wait(&shared.item_full[slot.place], slot.parity);
-    Item item = shared.items[slot.place];
-    more = item.num_tokens > 0;
-    if (more) load_queries(shared.queries[slot.place], qkv, item, thread);
-    barrier_arrive(&shared.queries_full[slot.place]);
-  }
 }

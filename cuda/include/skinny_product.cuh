@@ -3,15 +3,11 @@
 #pragma once
 
 #include "ptx.cuh"
-#if defined(QKV)
-#include "cache.cuh"
-#endif
+#include "skinny_rows.cuh"
 
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * WARP;
-constexpr int kChunk = 32;  // channels that two mma take
 constexpr int kTokenTiles = TOKENS / 8;
-constexpr int kRows = 16;
 constexpr int kStages = IN / STAGE;      // of a row
 constexpr int kPitch = STAGE + kChunk;   // elements from row to row: quarters of a warp read two rows without bank conflicts
 constexpr int kStageRows = NORMED ? kRows : kRows + TOKENS;  // of weights, then of x
@@ -35,13 +31,6 @@ struct Shared {
 #if defined(QKV)
   int positions[TOKENS], cache_slots[TOKENS];
 #endif
-};
-
-// A tile's rows of w: eight from `low` on and eight from `high` on, which are row i and row i + 8 of the product.
-struct Rows {
-  int low, high;
-
-  DEVICE int operator[](int i) const { return i < 8 ? low + i : high + i - 8; }
 };
 
 // Brings a warp's stages in the order in which it computes them: every kWarps-th of a tile, so that the block reads along the rows.

@@ -24,7 +24,7 @@ from engine.checkpoint.encoder import (
     Sentence,
     Sharing,
 )
-from engine.checkpoint.error import CheckpointError
+from engine.checkpoint.error import CheckpointError, fit_to_show
 from engine.checkpoint.open import open_checkpoint
 from engine.checkpoint.tokenizer import GgufTokenizer, GgufVocabulary, TokenizerFile
 
@@ -51,5 +51,6 @@ __all__ = [
     "SpecialTokens",
     "TokenizerFile",
     "YarnScaling",
+    "fit_to_show",
     "open_checkpoint",
 ]

@@ -18,9 +18,9 @@ from engine.checkpoint.encoder_sentence import Modules, read_modules, read_promp
 from engine.checkpoint.encoder_tokens import read_mask_id
 from engine.checkpoint.error import CheckpointError
 from engine.checkpoint.fields import Fields
+from engine.checkpoint.geometry import MAX_LAYERS, MAX_VOCAB
 from engine.request import Task
 
-_MAX_LAYERS = 1024  # no model has more; a damaged file may say so
 _NONLINEARITIES: dict[str, Nonlinearity] = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -88,15 +88,23 @@ def _common(fields: Fields, family: EncoderFamily, architecture: str, task: Task
     num_heads = fields.integer("n_heads" if distil else "num_attention_heads")
     if hidden_size % num_heads:
         raise fields.refuse("num_attention_heads", num_heads, f"a divisor of hidden_size, {hidden_size}")
+    num_layers, vocab_size = (
+        fields.integer("n_layers" if distil else "num_hidden_layers"),
+        fields.integer("vocab_size"),
+    )
+    if num_layers > MAX_LAYERS:
+        raise fields.refuse("num_hidden_layers", num_layers, f"up to {MAX_LAYERS}")
+    if vocab_size > MAX_VOCAB:
+        raise fields.refuse("vocab_size", vocab_size, f"up to {MAX_VOCAB}")
     num_positions = fields.integer("max_position_embeddings", 512)
     return EncoderConfig(
         architecture=architecture,
         family=family.name,
         task=task,
-        vocab_size=fields.integer("vocab_size"),
+        vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=fields.integer("hidden_dim" if distil else "intermediate_size"),
-        num_layers=fields.integer("n_layers" if distil else "num_hidden_layers"),
+        num_layers=num_layers,
         num_heads=num_heads,
         head_dim=hidden_size // num_heads,
         norm_eps=1e-12 if distil else fields.number("layer_norm_eps", 1e-12),
@@ -162,12 +170,12 @@ def _task_parts(
 
 
 def _check(config: EncoderConfig, fields: Fields) -> EncoderConfig:
-    if config.num_layers > _MAX_LAYERS:
-        raise fields.refuse("num_hidden_layers", config.num_layers, f"up to {_MAX_LAYERS}")
     if config.max_len < 1:
         raise fields.refuse("max_position_embeddings", config.num_positions, "room for one token or more")
     if config.sharing is not None and config.num_layers < config.sharing.num_groups:
         raise fields.refuse("num_hidden_groups", config.sharing.num_groups, f"up to {config.num_layers}")
+    if config.sharing is not None and config.sharing.num_blocks > MAX_LAYERS:
+        raise fields.refuse("inner_group_num", config.sharing.num_blocks, f"up to {MAX_LAYERS}")
     if config.mask_id is not None and config.mask_id >= config.vocab_size:
         raise fields.refuse("vocab_size", config.vocab_size, f"above the mask token's id, {config.mask_id}")
     return config

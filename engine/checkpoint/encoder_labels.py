@@ -6,6 +6,7 @@ from engine.checkpoint.encoder import Activation
 from engine.checkpoint.fields import Fields
 from engine.checkpoint.json_file import read_optional
 
+_MAX_LABELS = 1 << 20
 _CROSS_ENCODER_ACTIVATIONS: dict[str, Activation] = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
@@ -15,7 +16,10 @@ _CROSS_ENCODER_ACTIVATIONS: dict[str, Activation] = {
 def read_labels(fields: Fields) -> tuple[str, ...]:
     """`id2label`, else LABEL_0 and on, two unless `num_labels` says how many."""
     if fields.get("id2label") is None:
-        return tuple(f"LABEL_{i}" for i in range(fields.integer("num_labels", 2)))
+        num_labels = fields.integer("num_labels", 2)
+        if num_labels > _MAX_LABELS:
+            raise fields.refuse("num_labels", num_labels, f"up to {_MAX_LABELS}, or their names in id2label")
+        return tuple(f"LABEL_{i}" for i in range(num_labels))
     table = fields.table("id2label")
     names = {str(key): table.text(str(key)) for key in table.values}
     places = [str(i) for i in range(len(names))]

@@ -73,7 +73,7 @@ def _module(fields: Fields) -> tuple[str, str]:
     kind, folder = name.rpartition(".")[2], fields.text("path")
     if kind not in _KINDS or not name.startswith("sentence_transformers."):
         raise fields.refuse("type", name, "sentence_transformers' " + ", ".join(_KINDS))
-    if folder != Path(folder).name:
+    if folder != Path(folder).name or folder == ".." or not folder.isprintable() or len(folder) > 64:
         raise fields.refuse("path", folder, "a folder beside modules.json")
     return kind, folder
 

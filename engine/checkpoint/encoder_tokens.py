@@ -5,7 +5,7 @@ from pathlib import Path
 
 from engine.checkpoint.error import CheckpointError
 from engine.checkpoint.fields import Fields
-from engine.checkpoint.json_file import read_optional
+from engine.checkpoint.json_file import read_optional, read_text
 
 _SPECIAL_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
@@ -47,6 +47,6 @@ def _ids(path: Path, token: str) -> Iterator[int]:
         yield vocabulary[token]
     lines = path / "vocab.txt"
     if lines.is_file():
-        texts = lines.read_text("utf-8").split("\n")
+        texts = read_text(lines).split("\n")
         if token in texts:
             yield texts.index(token)

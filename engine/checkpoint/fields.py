@@ -1,9 +1,14 @@
 """Typed reading of a file's keys: every refusal names the key, the value, the file and what is accepted."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.checkpoint.error import CheckpointError
+
+_MAX_WHOLE = 2**31 - 1  # every size is computed with as a 32-bit number somewhere
+_MAX_NUMBER = sys.float_info.max  # whole numbers of JSON may be larger
+_MAX_SHOWN = 200  # characters of a value in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,17 +23,11 @@ class Fields:
         return self.values.get(key)
 
     def integer(self, key: str, default: int | None = None) -> int:
-        value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.refuse(key, value, "a whole number of at least 1")
-        return value
+        return self._whole(key, self._value(key, default), 1)
 
     def count(self, key: str, default: int) -> int:
         """A whole number of at least 0."""
-        value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise self.refuse(key, value, "a whole number of at least 0")
-        return value
+        return self._whole(key, self._value(key, default), 0)
 
     def token_id(self, key: str) -> int | None:
         """A token id, or None where the file has none."""
@@ -48,7 +47,7 @@ class Fields:
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MAX_NUMBER:
             raise self.refuse(key, value, "a number above 0")
         return float(value)
 
@@ -82,10 +81,22 @@ class Fields:
             raise self.refuse(key, value, " or ".join(repr(a) for a in accepted))
 
     def refuse(self, key: str, value: object, accepted: str) -> CheckpointError:
-        return CheckpointError(f"{self.source}: {self.prefix}{key} is {value!r}; accepted: {accepted}")
+        return CheckpointError(f"{self.source}: {self.prefix}{key} is {_shown(value)}; accepted: {accepted}")
+
+    def _whole(self, key: str, value: object, least: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self.refuse(key, value, f"a whole number of at least {least}")
+        if value > _MAX_WHOLE:
+            raise self.refuse(key, value, f"a whole number up to {_MAX_WHOLE}")
+        return value
 
     def _value(self, key: str, default: object) -> object:
         value = self.get(key)
         if value is None and default is None:
             raise CheckpointError(f"{self.source}: {self.prefix}{key} is missing")
         return default if value is None else value
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."

@@ -11,7 +11,7 @@ from engine.checkpoint.encoder_tokens import read_mask_token
 from engine.checkpoint.fields import Fields
 from engine.checkpoint.folder_rope import read_rope
 from engine.checkpoint.geometry import check_geometry
-from engine.checkpoint.json_file import read_json, read_optional
+from engine.checkpoint.json_file import read_json, read_optional, read_text
 from engine.checkpoint.tokenizer import TokenizerFile
 
 
@@ -80,10 +80,9 @@ def _refuse_unsupported(fields: Fields) -> None:
     fields.only("partial_rotary_factor", 1.0)
     fields.only("use_sliding_window", False)
     layer_types = fields.get("layer_types")
-    if isinstance(layer_types, list) and set(layer_types) - {"full_attention"}:
-        raise fields.refuse(
-            "layer_types", sorted(set(map(str, layer_types))), "full_attention for all layers"
-        )
+    kinds = set(map(str, layer_types)) if isinstance(layer_types, list) else set[str]()
+    if kinds - {"full_attention"}:
+        raise fields.refuse("layer_types", sorted(kinds), "full_attention for all layers")
     quantization = fields.get("quantization_config")
     if quantization is not None:
         raise fields.refuse(
@@ -137,7 +136,7 @@ def _templates(path: Path) -> dict[str, str]:
     if (path / "chat_template.jinja").is_file():
         files["default"] = path / "chat_template.jinja"
     if files:
-        return {name: file.read_text("utf-8") for name, file in files.items()}
+        return {name: read_text(file) for name, file in files.items()}
     fields = read_optional(path / "tokenizer_config.json")
     value = fields.get("chat_template")
     if isinstance(value, list):

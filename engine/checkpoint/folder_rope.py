@@ -2,7 +2,7 @@
 
 from engine.checkpoint.config import LinearScaling, Llama3Scaling, Rope, RopeScaling, YarnScaling
 from engine.checkpoint.fields import Fields
-from engine.checkpoint.geometry import yarn_attention_factor
+from engine.checkpoint.geometry import stretched, yarn_attention_factor
 
 _DEFAULT_THETA = 10000.0
 
@@ -13,7 +13,7 @@ def read_rope(fields: Fields) -> tuple[Rope, int]:
     scaling = _scaling(fields, context)
     theta = fields.table("rope_parameters").number("rope_theta", fields.number("rope_theta", _DEFAULT_THETA))
     if isinstance(scaling, YarnScaling):
-        context = max(context, int(scaling.factor * scaling.original_context))
+        context = stretched(context, scaling.factor, scaling.original_context)
     return Rope(theta, scaling), context
 
 

@@ -5,7 +5,10 @@ import math
 from engine.checkpoint.config import FrequencyFactors, ModelConfig
 from engine.checkpoint.error import CheckpointError
 
-_MAX_LAYERS = 1024  # no model has more; a damaged file may say so
+# No model has more; a damaged file may say so.
+MAX_LAYERS = 1024
+MAX_VOCAB = 1 << 24
+MAX_CONTEXT = 2**31 - 1
 
 
 def check_geometry(config: ModelConfig, source: str) -> ModelConfig:
@@ -14,12 +17,13 @@ def check_geometry(config: ModelConfig, source: str) -> ModelConfig:
         raise CheckpointError(
             f"{source}: {config.num_kv_heads} key-value heads; accepted: a divisor of {config.num_heads}"
         )
-    if config.num_layers > _MAX_LAYERS:
-        raise CheckpointError(f"{source}: {config.num_layers} layers; accepted: up to {_MAX_LAYERS}")
+    check_sizes(config.num_layers, config.vocab_size, source)
     if config.head_dim % 2:
         raise CheckpointError(f"{source}: the head size is {config.head_dim}; accepted: an even number")
     match config.rope.scaling:
-        case FrequencyFactors(factors) if len(factors) != config.head_dim // 2 or min(factors) <= 0:
+        case FrequencyFactors(factors) if len(factors) != config.head_dim // 2 or not all(
+            0 < factor < math.inf for factor in factors
+        ):
             raise CheckpointError(
                 f"{source}: {len(factors)} rope factors; accepted: {config.head_dim // 2} above 0"
             )
@@ -29,6 +33,19 @@ def check_geometry(config: ModelConfig, source: str) -> ModelConfig:
                 f"{source}: special token id {token_id}; accepted: below {config.vocab_size}, the vocabulary"
             )
     return config
+
+
+def check_sizes(num_layers: int, vocab_size: int, source: str) -> None:
+    """Errors: CheckpointError for those that only a damaged file has."""
+    if num_layers > MAX_LAYERS:
+        raise CheckpointError(f"{source}: {num_layers} layers; accepted: up to {MAX_LAYERS}")
+    if not 0 < vocab_size <= MAX_VOCAB:
+        raise CheckpointError(f"{source}: a vocabulary of {vocab_size}; accepted: 1 to {MAX_VOCAB}")
+
+
+def stretched(context: int, factor: float, original: int) -> int:
+    """The context of a model whose rotary embedding was scaled."""
+    return max(context, int(min(factor * original, MAX_CONTEXT)))
 
 
 def yarn_attention_factor(factor: float, scale: float = 1.0) -> float:

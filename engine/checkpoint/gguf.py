@@ -171,6 +171,12 @@ class _Reader:
             raise CheckpointError(
                 f"{self.path}: general.alignment is {alignment!r}; accepted: a power of two"
             )
+        for tensor in table:
+            if tensor.start % alignment:
+                raise CheckpointError(
+                    f"{self.path}: tensor {tensor.name} begins at {tensor.start} of the data; accepted: a multiple of"
+                    f" general.alignment, {alignment}"
+                )
         base = -(-self.place // alignment) * alignment
         tensors = {t.name: GgufTensor(t.name, t.shape, t.type, base + t.start) for t in table}
         if len(tensors) != len(table):

@@ -15,7 +15,7 @@ from engine.checkpoint.config import (
 )
 from engine.checkpoint.error import CheckpointError
 from engine.checkpoint.fields import Fields
-from engine.checkpoint.geometry import check_geometry, yarn_attention_factor
+from engine.checkpoint.geometry import check_geometry, stretched, yarn_attention_factor
 from engine.checkpoint.gguf import GgufFile, read_gguf
 from engine.checkpoint.tokenizer import GgufTokenizer
 
@@ -102,19 +102,17 @@ def _num_kv_heads(file: GgufFile, arch: Fields, family: Family, num_heads: int) 
         return arch.integer("attention.head_count_kv", num_heads)
     if len(counts) > 1:
         raise arch.refuse("attention.head_count_kv", sorted(counts), "one number for all layers")
-    return int(counts.pop())
+    return Fields(arch.source, {"attention.head_count_kv": counts.pop()}, arch.prefix).integer(
+        "attention.head_count_kv"
+    )
 
 
 def _max_context(arch: Fields) -> int:
     context = arch.integer("context_length")
     if arch.get("rope.scaling.type") != "yarn":
         return context
-    return max(
-        context,
-        int(
-            arch.number("rope.scaling.factor") * arch.integer("rope.scaling.original_context_length", context)
-        ),
-    )
+    original = arch.integer("rope.scaling.original_context_length", context)
+    return stretched(context, arch.number("rope.scaling.factor"), original)
 
 
 def _scaling(file: GgufFile, arch: Fields) -> RopeScaling | None:

@@ -28,7 +28,7 @@ __all__ = [
 
 R = TypeVar("R", bound=ClientRequest)
 State = Literal["starting", "ready", "draining", "down", "unloaded"]
-SILENCE_SECONDS = 5.0  # an engine that says nothing for so long is stuck
+SILENCE_SECONDS = 3.0  # an engine that says nothing for so long is stuck
 MAX_LIVES = 2  # a request that two engines died with is not tried on a third
 MAX_RETRY_AFTER = 60.0
 
@@ -189,8 +189,11 @@ class EngineClient:
         return self.num_streams > 0 or (status is not None and status.num_running + status.num_waiting > 0)
 
     def _send(self, request: ClientRequest) -> None:
+        request.num_lives += 1
+        self._post(request)
+
+    def _post(self, request: ClientRequest) -> None:
         if self._link is not None:
-            request.num_lives += 1
             self._link.send(self._encode(request.message))
 
     def _abort(self, request_id: int, cause: str) -> None:
@@ -252,7 +255,10 @@ class EngineClient:
             if (stream := self._streams.get(request_id)) is not None:
                 stream.push_prompt_logprobs(entries)
         for request_id, message in emit.failed.items():
-            if (request := self._pop(request_id)) is not None:
+            if (stream := self._streams.get(request_id)) is not None and stream.may_be_infected:
+                stream.share_nothing()
+                self._post(stream)
+            elif (request := self._pop(request_id)) is not None:
                 request.fail(RequestFailed(message))
 
     def _on_tokens(self, emit: Emit) -> None:

@@ -11,7 +11,7 @@ class RequestRejected(Exception):
 
     def __init__(self, reason: str, retry_after: float) -> None:
         super().__init__(f"rejected: {reason}, retry after {retry_after:g} s")
-        self.reason = reason  # queue_requests | queue_tokens | draining | starting | down
+        self.reason = reason  # queue_requests | queue_tokens | queue_seconds | draining | starting | down
         self.retry_after = retry_after
 
 
@@ -82,9 +82,11 @@ class ClientRequest:
         self.accept()
 
     def reject(self, rejected: Rejected) -> None:
-        """What an engine that died had accepted can no longer be refused: for its reader the engine died."""
+        """What was accepted once can no longer be refused, though it is sent again: for its reader the engine died."""
         if self._accepted:
-            self.fail(EngineDied(f"the engine started again and had no room for it ({rejected.reason})"))
+            self.fail(
+                EngineDied(f"it had to be computed again, and there was no room for it ({rejected.reason})")
+            )
         else:
             self.fail(RequestRejected(rejected.reason, rejected.retry_after))
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from engine.client.request import ClientRequest
 from engine.request import Finish, Submit, TokenLogprobs
 
@@ -48,6 +50,19 @@ class Stream(ClientRequest):
         if not self.ended:
             self._fresh = False
         super().abort(cause)
+
+    @property
+    def may_be_infected(self) -> bool:
+        """Whether its failure may be another's, whose prefix it read before that one failed too.
+
+        Where a token's values are not finite, attention may spoil those of tokens that are computed beside it.
+        """
+        return not self.produced and self.started is not None and self.started.num_cached > 0
+
+    def share_nothing(self) -> None:
+        """From now on its prefix is nobody else's."""
+        message = self.submit
+        self.message = msgspec.structs.replace(message, cache_salt=f"{message.cache_salt} {message.id}")
 
     def push(self, token: int, finish: int) -> None:
         """A token came. Called once a token and row: keep it short."""

@@ -19,11 +19,13 @@ class DrainMeter:
         self._num_tokens = self._num_tokens * decay + num_tokens
         self._seconds = self._seconds * decay + seconds
 
-    def wait(self, num_tokens: int) -> float:
-        """Whole seconds until so many tokens have left, 1 to 600; 1 as long as nothing was measured."""
-        if self._seconds == 0:
-            return MIN_SECONDS
+    def seconds(self, num_tokens: int) -> float:
+        """Until so many tokens have left: 0 as long as nothing was measured, and if none left as long as that was so."""
         if self._num_tokens == 0:
-            return MAX_SECONDS
-        seconds = math.ceil(num_tokens * self._seconds / self._num_tokens)
-        return min(max(float(seconds), MIN_SECONDS), MAX_SECONDS)
+            return self._seconds
+        return num_tokens * self._seconds / self._num_tokens
+
+
+def whole_wait(seconds: float) -> float:
+    """What a client is told: whole seconds, 1 to 600."""
+    return min(max(float(math.ceil(seconds)), MIN_SECONDS), MAX_SECONDS)

@@ -44,7 +44,7 @@ class EncoderEngine:
         self._clock = clock
         self._scheduler = InputScheduler(config)
         self._outbox = Outbox(publish)
-        self._reception = Reception(config, self._outbox, observer)
+        self._reception = Reception(config, self._outbox, observer, clock)
         self._gap_meter = GapMeter(clock)
         self._in_flight: InFlight | None = None
         self._num_launched = 0
@@ -75,8 +75,11 @@ class EncoderEngine:
         elif (fault := self._find_fault(message)) is not None:
             self._reception.fail(message.id, client, fault)
         else:
-            refusal = self._reception.refusal or self._scheduler.add(self._enter(message, client))
-            self._reception.answer(message.id, client, refusal, self._scheduler.queue.num_tokens)
+            before = self._scheduler.queue.tokens_before(message.owner, len(message.token_ids))
+            refusal = self._reception.refusal(message, before) or self._scheduler.add(
+                self._enter(message, client)
+            )
+            self._reception.answer(message, client, refusal, before)
 
     def abort(self, message: Abort) -> None:
         """End requests: nothing more is told of them. Inputs of a step in flight are computed to the end."""
@@ -127,6 +130,8 @@ class EncoderEngine:
             num_tokens=len(message.token_ids),
             key=self._reception.give_turn(message),
             received=self._clock(),
+            owner=message.owner,
+            handicap=self._reception.handicap(message),
         )
 
     def _launch(self, requests: tuple[InputRequest, ...]) -> InFlight:
@@ -147,6 +152,7 @@ class EncoderEngine:
         self._outbox.flush(result.step)
         gap = self._gap_meter.measure(step.launched, result.seconds, self.has_work)
         self._observer.on_step(result.num_tokens, len(step.requests), result.seconds, gap)
+        self._observer.on_launch(result.launch, 0)
         if step.has_left_some:
             self._reception.on_drained(result.num_tokens, gap + result.seconds)
 

@@ -28,7 +28,9 @@ class InFlight:
     pending: Pending
     launched: float
     num_chunk_tokens: int
-    num_drained: int | None  # tokens that left the queue for this step; None if the queue was left empty
+    num_drained: (
+        int | None
+    )  # tokens that left the queue for this step; None if nobody waited since the step before
 
 
 class Engine:
@@ -56,10 +58,11 @@ class Engine:
         self._scheduler = Scheduler(config, max_model_len, runner.num_blocks, self._history)
         self._owners = Owners(config.max_requests)
         self._outbox = Outbox(publish)
-        self._reception = Reception(config, self._outbox, observer)
+        self._reception = Reception(config, self._outbox, observer, clock)
         self._gap_meter = GapMeter(clock)
         self._pace = Pace(config.step_seconds)
         self._in_flight: InFlight | None = None
+        self._waited = False  # the last plan left requests in the queue
         self._num_steps = 0
 
     @property
@@ -94,8 +97,11 @@ class Engine:
         elif (fault := self._find_fault(message)) is not None:
             self._reception.fail(message.id, client, fault)
         else:
-            refusal = self._reception.refusal or self._scheduler.add(self._enter(message, client))
-            self._reception.answer(message.id, client, refusal, self._scheduler.num_queued_tokens)
+            before = self._scheduler.tokens_before(message.owner, len(message.prompt))
+            refusal = self._reception.refusal(message, before) or self._scheduler.add(
+                self._enter(message, client)
+            )
+            self._reception.answer(message, client, refusal, before)
 
     def abort(self, message: Abort) -> None:
         """End requests: nothing more is told of them, and the next step has their rows and blocks."""
@@ -155,6 +161,8 @@ class Engine:
             key=self._reception.give_turn(message),
             received=self._clock(),
             num_tokens=len(message.prompt),
+            owner=message.owner,
+            handicap=self._reception.handicap(message),
         )
 
     def _launch(self, plan: Plan) -> InFlight:
@@ -163,8 +171,9 @@ class Engine:
         num_drained = sum(self._start(admit, now) for admit in plan.admit)
         for _ in range(self._scheduler.take_preemptions()):
             self._observer.on_preempted()
-        waited = num_drained if self._scheduler.num_waiting else None
-        return InFlight(pending, now, plan.num_chunk_tokens, waited)
+        # Where nobody waited before, rows that were free are filled: that is no measure of how they become free.
+        waited, self._waited = self._waited, self._scheduler.num_waiting > 0
+        return InFlight(pending, now, plan.num_chunk_tokens, num_drained if waited else None)
 
     def _start(self, admit: Admit, now: float) -> int:
         """A request got a row. Returns the tokens that left the queue: none if it had a row before."""
@@ -190,6 +199,7 @@ class Engine:
         self._scheduler.commit(result.step, ended, result.failed)
         gap = self._gap_meter.measure(step.launched, result.seconds, self.has_work, result.gap)
         self._observer.on_step(result.num_tokens, result.num_rows, result.seconds, gap)
+        self._observer.on_launch(result.launch, result.num_moves)
         self._pace.observe(step.num_chunk_tokens, result.seconds)
         if step.num_drained is not None:
             self._reception.on_drained(step.num_drained, gap + result.seconds)

@@ -12,6 +12,10 @@ STEP_TOKENS = histogram("iteration_tokens_total", "Tokens computed in a step.", 
 STEP_ROWS = histogram("step_rows", "Rows that computed something in a step.", buckets=STEP_BUCKETS)
 STEP_SECONDS = histogram("step_time_seconds", "Time of a step.")
 HOST_GAP = histogram("step_host_gap_seconds", "Time between a step's end and the next one's start.")
+LAUNCHES = counter(
+    "step_launches", "Steps, by how they were launched: eager, captured or replayed as a graph.", "launch"
+)
+MOVES = counter("compaction_moves", "Rows that moved into the places of rows that had ended.")
 ABORTS = counter("engine_aborts", "Requests that the engine was told to stop.", "cause")
 REFUSALS = counter("engine_rejections", "Requests that the engine did not queue.", "cause")
 STARTUP = gauge("startup_phase_seconds", "Time of a phase of the engine's start.", "phase")

@@ -1,6 +1,6 @@
 """How all metrics are made: the labels that every one carries, and their values."""
 
-from typing import Final
+from typing import Final, TypeVar, overload
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -9,6 +9,7 @@ from engine.metrics import catalogue
 from engine.metrics.metric import LABELS, PREFIX, Metric
 
 ENGINE = "0"  # the one engine's name in the label
+H = TypeVar("H", bound=Histogram)
 LIVE: Final = "livemostrecent"  # of a gauge: the value of a living process, the newest if several set it
 
 
@@ -38,12 +39,16 @@ class MetricFamily:
             PREFIX + metric.name, metric.text, labels, registry=self._registry, multiprocess_mode=LIVE
         )
 
-    def histogram(self, metric: Metric) -> Histogram:
-        return self.histograms(metric).labels(*self.values)
+    @overload
+    def histogram(self, metric: Metric) -> Histogram: ...
+    @overload
+    def histogram(self, metric: Metric, kind: type[H]) -> H: ...
+    def histogram(self, metric: Metric, kind: type[Histogram] = Histogram) -> Histogram:
+        return self.histograms(metric, kind).labels(*self.values)
 
-    def histograms(self, metric: Metric) -> Histogram:
+    def histograms(self, metric: Metric, kind: type[Histogram] = Histogram) -> Histogram:
         labels = LABELS + metric.labels
-        return Histogram(
+        return kind(
             PREFIX + metric.name, metric.text, labels, registry=self._registry, buckets=metric.buckets
         )
 

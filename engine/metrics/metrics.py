@@ -1,10 +1,15 @@
 """The engine's side of the metrics."""
 
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry
 
 from engine.metrics import catalogue
 from engine.metrics.family import MemoryGauge, MetricFamily
 from engine.request import EngineInfo, Status
+
+if TYPE_CHECKING:
+    from engine.step import Launch  # with the arrays' library, which whoever counts need not have
 
 
 class EngineMetrics:
@@ -22,6 +27,8 @@ class EngineMetrics:
         self._rows = family.histogram(catalogue.STEP_ROWS)
         self._seconds = family.histogram(catalogue.STEP_SECONDS)
         self._gap = family.histogram(catalogue.HOST_GAP)
+        self._launches = family.counters(catalogue.LAUNCHES)
+        self._moves = family.counter(catalogue.MOVES)
         self._aborts = family.counters(catalogue.ABORTS)
         self._rejections = family.counters(catalogue.REFUSALS)
         self._memory = MemoryGauge(family, "engine")
@@ -53,6 +60,11 @@ class EngineMetrics:
         self._rows.observe(num_rows)
         self._seconds.observe(seconds)
         self._gap.observe(host_gap)
+
+    def on_launch(self, launch: "Launch", num_moves: int) -> None:
+        self._launches.labels(*self._family.values, launch).inc()
+        if num_moves:
+            self._moves.inc(num_moves)
 
     def on_preempted(self) -> None:
         self._preemptions.inc()

@@ -1,11 +1,21 @@
 """What a child process sets before anything heavy is imported, and how it ends when its parent is gone."""
 
+import contextlib
+import io
 import multiprocessing
 import os
 import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from engine.process import metric_files
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+NO_METRICS = "warning: {directory} has no room for this process's metrics, which go uncounted: {error}"
 
 
 def share_metrics(directory: Path) -> None:
@@ -15,7 +25,12 @@ def share_metrics(directory: Path) -> None:
     """
     if "prometheus_client" in sys.modules:
         raise RuntimeError("prometheus_client was imported before its directory was set")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    try:
+        metric_files.reserve(directory)
+    except OSError as error:
+        print(NO_METRICS.format(directory=directory, error=error), file=sys.stderr, flush=True)
+    else:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
 
 
 def set_threads(num_threads: int) -> None:
@@ -40,6 +55,29 @@ def share_cores() -> None:
 def ignore_interrupts() -> None:
     """Ctrl-C reaches the whole process group; only the supervisor answers it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class Sink(io.FileIO):
+    """A descriptor to write to that never fails: what cannot be written is dropped."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        num_bytes = len(memoryview(data).cast("B"))
+        try:
+            return super().write(data) or num_bytes
+        except OSError:
+            return num_bytes
+
+
+def outlive_output() -> None:
+    """What is printed to a full disk or a closed pipe is lost, and nothing but that."""
+    sys.stdout, sys.stderr = _unfailing(sys.stdout), _unfailing(sys.stderr)
+
+
+def _unfailing(stream: TextIO) -> TextIO:
+    with contextlib.suppress(OSError):  # of what was printed before, as of all that will be
+        stream.flush()
+    sink = io.BufferedWriter(Sink(stream.fileno(), "wb", closefd=False))
+    return io.TextIOWrapper(sink, stream.encoding, "backslashreplace", line_buffering=True)
 
 
 def name_process(name: str) -> None:

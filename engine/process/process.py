@@ -15,7 +15,13 @@ import zmq
 
 from engine import wire
 from engine.config import ConfigError, EngineConfig, settle
-from engine.process.environment import ignore_interrupts, name_process, set_threads, share_metrics
+from engine.process.environment import (
+    ignore_interrupts,
+    name_process,
+    outlive_output,
+    set_threads,
+    share_metrics,
+)
 from engine.process.heartbeat import Heartbeat
 from engine.request import Abort, ClientGone, Emit, Encode, EngineInfo, LoadPhase, Status, Submit, ToEngine
 from engine.startup import StartupReport
@@ -83,6 +89,7 @@ def run_engine(config: EngineConfig, place: Place, factory: RunnerFactory | None
     message if the settings or the model are refused.
     """
     name_process("loom-engine")
+    outlive_output()
     ignore_interrupts()
     set_threads(config.threads)
     share_metrics(place.directory)

@@ -117,10 +117,10 @@ class RowBuffers:
         finished[rows[rows >= 0]] = True
         self.compact(finished)
 
-    def compact(self, finished: torch.Tensor) -> None:
-        """Take the finished rows out and close the holes. finished bool [num_rows]."""
+    def compact(self, finished: torch.Tensor) -> int:
+        """Take the finished rows out and close the holes: how many rows moved. finished bool [num_rows]."""
         if not finished.any():
-            return
+            return 0
         moves = plan_moves(finished)
         columns = self._columns
         self.row_of_slot[columns.slot[finished].long()] = -1
@@ -130,6 +130,7 @@ class RowBuffers:
         self.row_of_slot[columns.slot[moves.destinations].long()] = moves.destinations
         self.num_rows = moves.num_live
         self._columns = self._narrowed()
+        return len(moves.sources)
 
     def _narrowed(self) -> Columns:
         n = self.num_rows

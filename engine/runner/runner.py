@@ -91,7 +91,7 @@ class CpuRunner:
         picked = self._sampler.pick(logits[:num_sampled], self._rows.select(packed.sampled_rows))
         prompt_logprobs = self._score_prompts(packed, logits[num_sampled:])
         slots = self._rows.columns.slot[packed.sampled_rows]
-        self._advance(packed, picked)
+        num_moves = self._advance(packed, picked)
         return StepResult(
             step=plan.step,
             slots=slots.numpy(),
@@ -100,6 +100,7 @@ class CpuRunner:
             num_rows=int((counts > 0).sum()),
             num_tokens=packed.batch.num_tokens,
             seconds=time.perf_counter() - began,
+            num_moves=num_moves,
             logprobs=picked.logprobs,
             prompt_logprobs=prompt_logprobs,
             failed=picked.failed,
@@ -131,10 +132,10 @@ class CpuRunner:
             scores[slot] = take_logprobs(logits[mine], self._rows.token_ids[slot, targets], targets, num_top)
         return scores
 
-    def _advance(self, packed: Packed, picked: Picked) -> None:
-        """Append the tokens, and let the rows that ended go: the next step does not see them."""
+    def _advance(self, packed: Packed, picked: Picked) -> int:
+        """Append the tokens, and let the rows that ended go: the next step does not see them. How many rows moved."""
         self._rows.columns.num_computed.add_(packed.counts)
         self._rows.append_tokens(packed.sampled_rows, picked.token_ids)
         finished = torch.zeros(self._rows.num_rows, dtype=torch.bool)
         finished[packed.sampled_rows] = picked.finishes != 0
-        self._rows.compact(finished)
+        return self._rows.compact(finished)

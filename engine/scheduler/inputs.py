@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from engine.config import EngineConfig
 from engine.encode_step import EncodeInput
 from engine.scheduler.queue import WaitingQueue, enter
+from engine.scheduler.shares import Shares
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InputRequest:
-    """One input, from its arrival to its end. `key` is as a Request's: the lowest goes first."""
+    """One input, from its arrival to its end. `key`, `owner` and `handicap` are as a Request's."""
 
     id: int
     client: int
@@ -17,6 +18,8 @@ class InputRequest:
     num_tokens: int
     key: tuple[float, int]
     received: float  # when it reached the engine
+    owner: str = ""
+    handicap: float = 0.0
 
 
 class InputScheduler:
@@ -25,7 +28,9 @@ class InputScheduler:
     def __init__(self, config: EngineConfig) -> None:
         self._max_inputs = config.max_requests
         self._max_batch_tokens = config.max_batch_tokens
-        self.queue = WaitingQueue[InputRequest](config.max_queued_requests, config.max_queued_tokens)
+        self._shares = Shares()
+        limits = config.max_queued_requests, config.max_queued_tokens
+        self.queue = WaitingQueue[InputRequest](*limits, self._shares)
         self._requests: dict[int, InputRequest] = {}  # waiting or in flight, by id
         self._in_flight: dict[int, InputRequest] = {}
 
@@ -52,7 +57,7 @@ class InputScheduler:
         return True
 
     def plan(self) -> tuple[InputRequest, ...]:
-        """The next step's inputs, in the order of their keys; none if nobody waits.
+        """The next step's inputs, each owner's in the order of their keys; none if nobody waits.
 
         The first that does not fit ends the step, so that no later one overtakes it. One longer than the budget goes alone.
         """
@@ -62,6 +67,7 @@ class InputScheduler:
             request = self.queue.peek()
             if request is None or (chosen and request.num_tokens > budget):
                 break
+            self._shares.charge(request.owner, request.num_tokens)
             self.queue.remove(request)
             self._in_flight[request.id] = request
             chosen.append(request)
@@ -80,3 +86,4 @@ class InputScheduler:
         known = len(self._in_flight) + len(self.queue)
         if len(self._requests) != known:
             raise RuntimeError(f"{len(self._requests)} requests are live, but {known} run or wait")
+        self._shares.check(len(self.queue))

@@ -8,15 +8,22 @@ once a block.
 Where deterministic, a request is computed in the same pieces whatever else there is: its prompt is cut at
 multiples of PIECE_TOKENS, a step computes one piece of it, whole, or none, and it has all its blocks from the
 start, so that it is never preempted and computed again otherwise.
+
+Owners are served by what they were given (shares.py): whose request begins next, whose prompt is read next, and
+who gives up a row, or blocks, for an owner that has less and for whom there are none.
 """
 
 from collections.abc import Iterable
 
-from engine.config import PIECE_TOKENS, ConfigError, EngineConfig
+from engine.config import EngineConfig
 from engine.scheduler.blocks import BlockPool
 from engine.scheduler.draft import Draft
+from engine.scheduler.holdings import LiveRows
 from engine.scheduler.prefixes import Prefixes, Tokens
 from engine.scheduler.queue import Request, WaitingQueue, enter
+from engine.scheduler.room import Room
+from engine.scheduler.shares import Shares
+from engine.scheduler.unread import Unread
 from engine.scheduler.wheel import Row, RowState, Wheel
 from engine.step import Admit, Plan
 
@@ -25,20 +32,20 @@ class Scheduler:
     """Owns the queue, the rows, the slots and the blocks. `max_model_len` bounds prompt and output."""
 
     def __init__(self, config: EngineConfig, max_model_len: int, num_blocks: int, tokens: Tokens) -> None:
-        _check_fits(config, max_model_len, num_blocks)
         self._block_size = config.block_size
         self._max_requests = config.max_requests
         self._max_batch_tokens = config.max_batch_tokens
-        self._max_model_len = max_model_len
-        self._piece = PIECE_TOKENS if config.deterministic else 0  # 0: prompts are cut where the budget ends
         self._tokens = tokens
         self._pool = BlockPool(num_blocks)
         self._prefixes = Prefixes(self._pool, tokens, config.block_size, config.prefix_cache)
-        self._queue = WaitingQueue[Request](config.max_queued_requests, config.max_queued_tokens)
+        self._room = Room(config, self._pool, max_model_len)
+        self._shares = Shares()
+        limits = config.max_queued_requests, config.max_queued_tokens
+        self._queue = WaitingQueue[Request](*limits, self._shares)
         self._requests: dict[int, Request] = {}
-        self._rows: dict[int, Row] = {}  # live, by slot
-        self._chunked: dict[int, Row] = {}  # live, not on the wheel yet, in the order they were admitted
+        self._rows = LiveRows()
         self._wheel = Wheel(config.block_size)
+        self._unread = Unread(config, self._shares, self._prefixes, self._wheel)
         self._free_slots = list(range(config.max_requests - 1, -1, -1))
         self._aborted: list[Row] = []  # the next plan evicts them
         self._leaving: list[Row] = []  # evicted; a step in flight may still name them
@@ -55,10 +62,6 @@ class Scheduler:
         return len(self._queue)
 
     @property
-    def num_queued_tokens(self) -> int:
-        return self._queue.num_tokens
-
-    @property
     def kv_usage(self) -> float:
         return self._pool.usage
 
@@ -72,6 +75,10 @@ class Scheduler:
 
     def requests_of(self, client: int) -> tuple[int, ...]:
         return tuple(request.id for request in self._requests.values() if request.client == client)
+
+    def tokens_before(self, owner: str, num_tokens: int) -> int:
+        """Tokens that leave the queue before so many more of this owner's would."""
+        return self._queue.tokens_before(owner, num_tokens)
 
     def take_preemptions(self) -> int:
         """How many rows were preempted since this was last asked."""
@@ -87,19 +94,19 @@ class Scheduler:
         request = self._requests.pop(request_id, None)
         if request is None:
             return None
-        row = None if request.slot is None else self._rows.get(request.slot)
+        row = self._rows.get(request.slot)
         if row is None:
             self._queue.remove(request)
         else:
-            self._drop(row, RowState.ABORTED)
+            self._drop(row, RowState.ABORTED, self._planned + 1)
             self._aborted.append(row)
         return request
 
     def plan(self, max_chunk_tokens: int | None = None) -> Plan | None:
         """The next step, or None when there is nothing to compute and nothing to tell the device.
 
-        Rows that wait for their next token are kept waiting by `max_chunk_tokens` of prompts at most, or
-        by a piece where that is more; None: no such limit.
+        Rows that wait for their next token, and owners who may come, are kept waiting by `max_chunk_tokens` of
+        prompts at most, or by a piece where that is more; None: no such limit.
         """
         assert self._committed >= self._planned - 1, "plans are at most one step ahead of the results"
         draft = Draft(self._planned + 1)
@@ -107,11 +114,12 @@ class Scheduler:
         for row in self._wheel.due(draft.step):
             if row.state is RowState.LIVE:
                 self._turn(row, draft)
+        self._make_room(draft)
         draft.budget = self._max_batch_tokens - len(self._wheel)
-        if len(self._wheel) and max_chunk_tokens is not None:
-            draft.budget = min(draft.budget, max(max_chunk_tokens, self._piece))
-        self._extend_chunked(draft)
-        while draft.budget > 0 and not draft.preempted and self._admit(draft):
+        if max_chunk_tokens is not None and (len(self._wheel) or self._shares.tells_apart):
+            draft.budget = min(draft.budget, max(max_chunk_tokens, self._unread.piece))
+        self._read_on(draft)
+        while self._may_admit(draft) and self._admit(draft):
             pass
         if not self._rows and not draft.evict:
             return None
@@ -130,17 +138,20 @@ class Scheduler:
 
     def check(self) -> None:
         """Raise if a block, a slot or a row has been lost or given twice."""
-        self._pool.check(row.blocks for row in self._rows.values())
+        self._pool.check(row.blocks for row in self._rows)
         leaving = [row.slot for row in self._aborted] + [row.slot for row in self._leaving]
-        slots = sorted(self._free_slots + leaving + list(self._rows))
+        live = sorted(row.slot for row in self._rows)
+        slots = sorted(self._free_slots + leaving + live)
         if slots != list(range(self._max_requests)):
             raise RuntimeError(f"slots are not accounted for: {slots}")
-        placed = sorted([row.slot for row in self._wheel] + list(self._chunked))
-        if placed != sorted(self._rows):
-            raise RuntimeError(f"rows {sorted(self._rows)} are not the ones that compute: {placed}")
-        known = len(self._rows) + len(self._queue)
+        placed = sorted([row.slot for row in self._wheel] + self._unread.slots)
+        if placed != live:
+            raise RuntimeError(f"rows {live} are not the ones that compute: {placed}")
+        known = len(live) + len(self._queue)
         if len(self._requests) != known:
             raise RuntimeError(f"{len(self._requests)} requests are live, but {known} run or wait")
+        self._rows.check()
+        self._shares.check(len(self._queue) + len(self._unread))
 
     def _evict_aborted(self, draft: Draft) -> None:
         for row in self._aborted:
@@ -152,23 +163,37 @@ class Scheduler:
         """A row comes to a block's end: the full block may be shared, and the next token needs a block."""
         num_computed = row.num_computed_before(draft.step)
         self._prefixes.register(row, num_computed)
+        self._shares.charge_up_to(row.request, num_computed)
         ends = num_computed + 1 >= row.limit  # in the step before, whatever its result will be
         if ends or num_computed < len(row.blocks) * self._block_size:
             return
         while not self._pool.num_available:
-            victim = max(self._rows.values(), key=lambda other: other.request.key)
+            victim = self._rows.newest(self._rows.blocks_of_owners.most)
             self._preempt(victim, draft)
             if victim is row:
                 return
         block = self._pool.take()
-        row.blocks.append(block)
+        self._rows.extend(row, block)
         draft.blocks[row.slot] = block
+
+    def _make_room(self, draft: Draft) -> None:
+        """Where the request whose turn it is found no row, or too few blocks, somebody who holds more loses the newest."""
+        request = self._queue.peek()
+        if request is None or self._leaving or self._unread.piece:
+            return
+        owner = self._room.find_holder(request, self._rows, has_slot=bool(self._free_slots))
+        if owner is None:
+            return
+        row = self._rows.newest(owner)
+        self._shares.charge_up_to(row.request, row.num_computed_before(draft.step))
+        if self._queue.would_follow(row.request):
+            self._preempt(row, draft)
 
     def _preempt(self, row: Row, draft: Draft) -> None:
         """The request waits again with all it has generated, a token of the step in flight included."""
         row.request.num_tokens = row.num_tokens_before(draft.step)
         self._prefixes.register(row, row.num_computed_before(draft.step))
-        self._drop(row, RowState.PREEMPTED)
+        self._drop(row, RowState.PREEMPTED, draft.step)
         self._queue.push(row.request)
         self._leaving.append(row)
         draft.evict.append(row.slot)
@@ -176,81 +201,57 @@ class Scheduler:
         draft.preempted = True
         self._num_preemptions += 1
 
-    def _extend_chunked(self, draft: Draft) -> None:
-        for row in list(self._chunked.values()):
+    def _read_on(self, draft: Draft) -> None:
+        """Prompts that were begun come before those that wait, but not before those of an owner that was given less."""
+        for row in self._unread.in_turn():
+            while self._queue.leads(row.request.owner) and self._may_admit(draft) and self._admit(draft):
+                pass
             if draft.budget == 0:
                 return
-            self._chunk(row, draft)
+            self._unread.read(row, draft)
 
-    def _chunk(self, row: Row, draft: Draft) -> None:
-        """Spend the budget on a row; once at most one of its tokens is pending, it goes to the wheel."""
-        num_tokens = self._chunk_size(row.num_computed, row.request.num_tokens, draft.budget)
-        if num_tokens == 0:
-            return
-        draft.budget -= num_tokens
-        draft.chunks.append((row.slot, num_tokens))
-        row.num_computed += num_tokens
-        self._prefixes.register(row, row.num_computed)
-        if row.num_computed >= row.request.num_tokens - 1:
-            del self._chunked[row.slot]
-            self._wheel.add(row, draft.step + 1)
-
-    def _chunk_size(self, num_computed: int, num_tokens: int, budget: int) -> int:
-        """How many of a request's pending tokens a step computes; 0: its piece is more than the budget."""
-        num_pending = num_tokens - num_computed
-        if not self._piece:
-            return min(num_pending, budget)
-        piece = min(num_pending, self._piece - num_computed % self._piece)
-        return piece if piece <= budget else 0
+    def _may_admit(self, draft: Draft) -> bool:
+        return draft.budget > 0 and not draft.preempted and bool(self._free_slots)
 
     def _admit(self, draft: Draft) -> bool:
         """Give a row to the request whose turn it is, if its tokens have room. Nobody overtakes it."""
         request = self._queue.peek()
-        if request is None or not self._free_slots:
+        if request is None:
             return False
         shared = self._prefixes.find(request)
-        if not self._chunk_size(len(shared) * self._block_size, request.num_tokens, draft.budget):
+        if not self._unread.chunk_size(len(shared) * self._block_size, request.num_tokens, draft.budget):
             return False
-        num_new = self._num_first_blocks(request) - len(shared)
-        # Room for the rows there are, so that an admission is not followed by a preemption.
-        reserve = 0 if self._piece else min(len(self._rows), max(1, self._pool.num_blocks // 32))
-        if self._pool.num_available - self._pool.num_unheld(shared) < num_new + reserve:
+        blocks = self._room.take(request, shared, self._rows)
+        if blocks is None:
             return False
-        self._pool.share(shared)
-        blocks = shared + [self._pool.take() for _ in range(num_new)]
         self._place(request, blocks, len(shared), draft)
         return True
-
-    def _num_first_blocks(self, request: Request) -> int:
-        """For the tokens it has; where deterministic for all it may come to have, the last of which is never computed."""
-        num_tokens = self._limit(request) - 1 if self._piece else request.num_tokens
-        return -(-num_tokens // self._block_size)
-
-    def _limit(self, request: Request) -> int:
-        return min(request.num_prompt + request.sampling.max_tokens, self._max_model_len)
 
     def _place(self, request: Request, blocks: list[int], num_shared: int, draft: Draft) -> None:
         slot = self._free_slots.pop()
         num_cached = num_shared * self._block_size
-        row = Row(request, slot, blocks, num_cached, self._limit(request), num_registered=num_shared)
-        self._queue.remove(request)
+        row = Row(request, slot, blocks, num_cached, self._room.limit(request), num_registered=num_shared)
+        request.num_charged = max(request.num_charged, num_cached)
         self._tokens.write(slot, request.token_ids)
         request.slot = slot
-        self._rows[slot] = row
+        self._rows.add(row)
         token_ids, sampling = request.token_ids, request.sampling
         draft.admit.append(Admit(slot, token_ids, request.num_prompt, num_cached, tuple(blocks), sampling))
         if request.num_tokens - num_cached == 1:
             draft.budget -= 1
             self._wheel.add(row, draft.step)
+            self._queue.remove(request)
+            self._shares.charge_up_to(request, request.num_tokens)
         else:
-            self._chunked[slot] = row
-            self._chunk(row, draft)
+            self._unread.add(row)
+            self._queue.remove(request)
+            self._unread.read(row, draft)
 
     def _end(self, slot: int, forget: bool) -> None:
         """A request ended in the committed step; since then it may have been aborted or preempted."""
         row = self._rows.get(slot)
         if row is not None:
-            self._drop(row, RowState.ENDED)
+            self._drop(row, RowState.ENDED, self._committed + 1)
             self._free_slots.append(slot)
         else:
             row = next((row for row in self._leaving if row.slot == slot and self._waits(row)), None)
@@ -265,12 +266,13 @@ class Scheduler:
         """Its request was preempted and has not been aborted since."""
         return row.state is RowState.PREEMPTED and self._requests.get(row.request.id) is row.request
 
-    def _drop(self, row: Row, state: RowState) -> None:
-        """The row leaves the books; its full blocks stay known until they are needed for others."""
+    def _drop(self, row: Row, state: RowState, step: int) -> None:
+        """From this step on the row is off the books; its full blocks stay known until they are needed for others."""
+        self._shares.charge_up_to(row.request, row.num_computed_before(step))
         row.state = state
-        del self._rows[row.slot]
+        self._rows.remove(row)
         if row.start is None:
-            del self._chunked[row.slot]
+            self._unread.remove(row)
         else:
             self._wheel.remove(row)
         self._pool.release(row.blocks)
@@ -283,14 +285,3 @@ class Scheduler:
                 row.request.slot = None
             self._free_slots.append(row.slot)
         self._leaving.clear()
-
-
-def _check_fits(config: EngineConfig, max_model_len: int, num_blocks: int) -> None:
-    config.check()
-    kv_tokens = num_blocks * config.block_size
-    if max_model_len > kv_tokens:
-        accepted = (
-            f"1 to the {kv_tokens} tokens of the KV cache ({num_blocks} blocks of {config.block_size}): "
-            "raise kv_tokens or kv_memory, or lower max_model_len"
-        )
-        raise ConfigError("max_model_len", max_model_len, accepted)

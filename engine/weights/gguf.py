@@ -50,6 +50,7 @@ class GgufSource:
         self._heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads} if permuted else {}
         self._data = np.memmap(file.path, mode="c")  # copy on write: torch takes no read-only arrays
         self._ranges = {name: self._range(tensor) for name, tensor in self._tensors.items()}
+        self._check_apart()
         self.shapes: dict[str, Shape] = {name: tensor.shape for name, tensor in self._tensors.items()}
 
     def label(self, name: str) -> str:
@@ -115,6 +116,15 @@ class GgufSource:
                 f"{self._path}: cut short; tensor {tensor.name} ends at byte {end} of {self._data.size}"
             )
         return tensor.start, end
+
+    def _check_apart(self) -> None:
+        last_end, last = 0, ""
+        for (start, end), tensor in sorted((self._ranges[name], t.name) for name, t in self._tensors.items()):
+            if start < last_end:
+                raise CheckpointError(
+                    f"{self._path}: the tensors {last} and {tensor} overlap at byte {start}"
+                )
+            last_end, last = end, tensor
 
 
 def _name(own: str) -> str:

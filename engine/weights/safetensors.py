@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -68,15 +69,17 @@ class SafetensorsSource:
                 left, start = left[count:], start + count
 
     def _open(self, path: Path) -> None:
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing, and {_INDEX} names it")
+        if not path.is_file():
+            raise CheckpointError(f"{path} is not a file")
         try:
             with safe_open(path, framework="pt") as file:
                 starts = _read_starts(path)
                 for name in file.keys():  # noqa: SIM118 - the file is no mapping
                     tensor = file.get_slice(name)
                     self._add(path, name, tuple(tensor.get_shape()), tensor.get_dtype(), starts[name])
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{path} is missing, and {_INDEX} names it") from error
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: the file is cut short or damaged ({error})") from error
 
     def _add(self, path: Path, name: str, shape: Shape, dtype: str, start: int) -> None:
@@ -93,10 +96,20 @@ def _read_starts(path: Path) -> dict[str, int]:
     """Of each tensor in a file whose header safetensors has found sound: its first byte."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
+        header = json.loads(file.read(size), object_pairs_hook=partial(_unique, path))
     return {
         name: 8 + size + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"
     }
+
+
+def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of the header: safetensors takes the last of two tensors with one name, others the first."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise CheckpointError(f"{path}: {twice} is there twice")
+    return found
 
 
 def _files(folder: Path) -> list[Path]:
@@ -113,11 +126,16 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    if Path(name).name != name:
+    if Path(name).name != name or name in ("", "..") or not _is_plain(name):
         raise CheckpointError(
-            f"{folder / _INDEX} names the file {name!r}; accepted: a file of the same folder"
+            f"{folder / _INDEX} names the file {name[:80]!r}; accepted: a file of the same folder"
         )
     return folder / name
+
+
+def _is_plain(name: str) -> bool:
+    """A name that any file system takes, and any terminal shows."""
+    return name.isprintable() and len(name.encode()) < 256
 
 
 def _why_none(folder: Path, found: list[Path]) -> str:

@@ -235,6 +235,14 @@ MaxQueuedTokens = Annotated[
         help="The same, by the tokens of waiting prompts.", metavar="TOKENS", rich_help_panel=_QUEUE
     ),
 ]
+MaxQueueSeconds = Annotated[
+    float,
+    typer.Option(
+        help="Who would wait longer for its turn, by what is measured, gets a 429 too; 0: not for that.",
+        metavar="SECONDS",
+        rich_help_panel=_QUEUE,
+    ),
+]
 DrainSeconds = Annotated[
     float,
     typer.Option(
@@ -244,7 +252,7 @@ DrainSeconds = Annotated[
 ProgressSeconds = Annotated[
     float,
     typer.Option(
-        help="/health fails when work is pending and no step was done for this long.",
+        help="/health fails when work is pending and no step was done for this long. After ten times as long the engine is started again.",
         metavar="SECONDS",
         rich_help_panel=_LIFE,
     ),

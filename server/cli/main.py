@@ -85,6 +85,7 @@ def serve(
     priority_seconds: flags.PrioritySeconds = _ENGINE.priority_seconds,
     max_queued_requests: flags.MaxQueuedRequests = _ENGINE.max_queued_requests,
     max_queued_tokens: flags.MaxQueuedTokens = _ENGINE.max_queued_tokens,
+    max_queue_seconds: flags.MaxQueueSeconds = _ENGINE.max_queue_seconds,
     drain_seconds: flags.DrainSeconds = _SERVER.drain_seconds,
     progress_seconds: flags.ProgressSeconds = _SERVER.progress_seconds,
     log_level: flags.LogLevel = _SERVER.log_level,

@@ -16,6 +16,7 @@ from engine.config import ConfigError, EngineConfig, check_bounds
 from server.auth.key_file import KeyFileError, keys_of
 from server.config import Config, ServerConfig
 from server.logs import FORMATS
+from server.process.certificate import load
 
 TABLES: Mapping[str, type[ServerConfig] | type[EngineConfig]] = {
     "server": ServerConfig,
@@ -94,7 +95,7 @@ def check_tls(cert: str, key: str) -> None:
     if not cert:
         return
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+        load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, key)
     except (OSError, ssl.SSLError) as error:
         accepted = "a PEM file with a certificate, and tls_key with its key, not encrypted"
         raise ConfigError("tls_cert", cert, f"{accepted} ({error.strerror or error})") from error

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import repeat
 from typing import TypeVar
 
@@ -91,7 +92,7 @@ async def encode(context: AppContext, http: Request, wanted: Wanted, shape: Call
     """Sends it to the engine; what `shape` makes of each answer. Raises ApiError or ClientGone."""
     call = call_of(http)
     call.admit(wanted.num_tokens, wanted.priority)
-    encoding = Encoding(context, wanted)
+    encoding = Encoding(context, replace(wanted, owner=call.key_name))
     call.attach(encoding)
     note_work(http, encoding)
     return await guarded(http, encoding, encoding.read(shape))

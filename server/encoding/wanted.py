@@ -15,6 +15,7 @@ class Wanted:
     inputs: tuple[Encoded, ...]
     priority: int = 0
     timeout: float | None = None  # seconds
+    owner: str = ""  # the name of its key
 
     @property
     def num_tokens(self) -> int:
@@ -30,6 +31,7 @@ class Wanted:
                 type_ids=tuple(encoded.type_ids),
                 priority=self.priority,
                 arrived=arrived,
+                owner=self.owner,
             )
             for encoded in self.inputs
         ]

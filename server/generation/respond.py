@@ -18,6 +18,7 @@ from server.generation.generate import Generation
 from server.generation.wanted import Wanted
 from server.guard import guarded
 from server.limits import read_body
+from server.openapi import REF
 from server.schema.answer import Usage
 from server.schema.parse import RequestModel, parse
 from server.schema.sampling import SamplingRequest, StreamOptions
@@ -49,7 +50,7 @@ async def receive(context: AppContext, http: Request, model: type[RequestT]) -> 
 
 def body_schema(model: type[RequestModel]) -> dict[str, Any]:
     """What the OpenAPI document says of a body that the route reads by itself."""
-    content = {"application/json": {"schema": model.model_json_schema()}}
+    content = {"application/json": {"schema": model.model_json_schema(ref_template=REF.format("{model}"))}}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -67,7 +68,8 @@ async def respond(
     """Sends it to the engine and answers it. Raises ApiError for what fails before an answer begins."""
     call = call_of(http)
     call.admit(wanted.num_prompt_tokens, wanted.priority)
-    generation = Generation(context, replace(wanted, cache_salt=call.salted(wanted.cache_salt)))
+    salt = call.salted(wanted.cache_salt)
+    generation = Generation(context, replace(wanted, cache_salt=salt, owner=call.key_name))
     call.attach(generation)
     note_work(http, generation)
     shape = shape_of(generation)

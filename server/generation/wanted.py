@@ -44,6 +44,7 @@ class Wanted:
     priority: int = 0
     cache_salt: str = ""
     timeout: float | None = None  # seconds
+    owner: str = ""  # the name of its key
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -68,4 +69,5 @@ class Wanted:
             priority=self.priority,
             cache_salt=self.cache_salt,
             arrived=arrived,
+            owner=self.owner,
         )

@@ -27,4 +27,8 @@ RESPONSE_SECONDS = histogram(
     "http_response_seconds", "From an HTTP request's head to its response's end.", "method", "route"
 )
 RESTARTS = counter("engine_restarts", "Times that the engine died and was started again.")
+TASKS = gauge("process_tasks", "Tasks of a server process's event loop, sampled.", "process")
+DESCRIPTORS = gauge(
+    "process_open_descriptors", "Open files and sockets of a server process, sampled.", "process"
+)
 BUILD = gauge("build_info", "What runs here, in the labels.", "version", "python")

@@ -4,11 +4,8 @@ import time
 
 from engine.metrics.family import MetricFamily
 from server.metrics import catalogue
+from server.metrics.tally import TalliedHistogram, Tally
 from server.metrics.work import Life
-
-COUNT_SECONDS = (
-    0.1  # tokens are added to the shared counter this often: each time costs as much as a token's text
-)
 
 
 class RequestMetrics:
@@ -18,11 +15,9 @@ class RequestMetrics:
         self.family = family
         self.prompt_tokens = family.counter(catalogue.PROMPT_TOKENS)
         self.cached_tokens = family.counter(catalogue.CACHED_TOKENS)
-        self.generation_tokens = family.counter(catalogue.GENERATION_TOKENS)
         self.success = family.counters(catalogue.SUCCESS)
         self.cancelled = family.counters(catalogue.CANCELLATIONS)
         self.first_token = family.histogram(catalogue.FIRST_TOKEN)
-        self.between_tokens = family.histogram(catalogue.BETWEEN_TOKENS)
         self.per_token = family.histogram(catalogue.PER_TOKEN)
         self.whole = family.histogram(catalogue.WHOLE)
         self.queue = family.histogram(catalogue.QUEUE)
@@ -33,6 +28,9 @@ class RequestMetrics:
         self.generated = family.histogram(catalogue.GENERATED)
         self.max_tokens = family.histogram(catalogue.MAX_TOKENS)
         self.choices = family.histogram(catalogue.CHOICES)
+        between_tokens = family.histogram(catalogue.BETWEEN_TOKENS, TalliedHistogram)
+        tokens = family.counter(catalogue.GENERATION_TOKENS)
+        self.tally = Tally(tokens, between_tokens, catalogue.BETWEEN_TOKENS.buckets)
 
 
 class RequestTimer:
@@ -41,7 +39,6 @@ class RequestTimer:
     __slots__ = (
         "_began",
         "_cause",
-        "_counted",
         "_first",
         "_last",
         "_max_tokens",
@@ -51,7 +48,6 @@ class RequestTimer:
         "_num_tokens",
         "_reason",
         "_row",
-        "_uncounted",
     )
 
     def __init__(
@@ -66,8 +62,6 @@ class RequestTimer:
         self._first = 0.0
         self._last = 0.0
         self._num_tokens = 0
-        self._uncounted = 0
-        self._counted = began  # when tokens were last added to the counter
         self._reason = ""  # until it ended
         self._cause = ""
 
@@ -85,17 +79,12 @@ class RequestTimer:
         if not count:
             return
         now = time.perf_counter()
-        metrics = self._metrics
-        self._uncounted += count
-        if now - self._counted >= COUNT_SECONDS:
-            self._count(now)
+        num_gaps = count
         if self._num_tokens == 0:
             self._first = self._last = now
-            metrics.first_token.observe(now - self._began)
-            count -= 1
-            self._num_tokens = 1
-        for _ in range(count):
-            metrics.between_tokens.observe((now - self._last) / count)
+            self._metrics.first_token.observe(now - self._began)
+            num_gaps -= 1
+        self._metrics.tally.add(count, num_gaps, (now - self._last) / max(1, num_gaps), now)
         self._num_tokens += count
         self._last = now
 
@@ -104,8 +93,8 @@ class RequestTimer:
         if self._reason:
             return
         self._reason = reason
-        self._count(time.perf_counter())
         metrics = self._metrics
+        metrics.tally.write(time.perf_counter())
         metrics.success.labels(*metrics.family.values, reason).inc()
         metrics.whole.observe(time.perf_counter() - self._began)
         metrics.prompt.observe(self._num_prompt)
@@ -127,10 +116,6 @@ class RequestTimer:
         """So far."""
         first, last = (self._first, self._last) if self._num_tokens else (None, None)
         return Life(self._began, self._row, first, last, self._reason, self._cause)
-
-    def _count(self, now: float) -> None:
-        self._metrics.generation_tokens.inc(self._uncounted)
-        self._uncounted, self._counted = 0, now
 
     def _observe_tokens(self) -> None:
         metrics = self._metrics

@@ -1,16 +1,17 @@
 """One HTTP connection that keeps to limits: how much a head may hold, how slowly a client may send and read."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from server.errors import ApiError, http_fault
+from server.errors import ApiError, bad_request, http_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,9 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0  # of the message that is being read, trailers included
         self._num_headers = 0
         self._silent_bytes = 0  # fed to the parser since it last told of anything: it holds them
+        self._unanswered: deque[RequestResponseCycle] = (
+            deque()
+        )  # a client may send the next before it has one's answer
         self._sending: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
 
@@ -60,7 +64,12 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_sending()
         self._stop_reading()
+        self._leave()
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """The client closed its side, which is how clients go away: nothing is written to it from here on."""
+        self._leave()
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
@@ -95,9 +104,12 @@ class Connection(HttpToolsProtocol):
             self.scope.setdefault("state", {})["refusal"] = self._headers_too_large()
             self.url = self.url or b"/"
         self._stop_sending()
+        if self.parser.should_upgrade() and self._announces_body():
+            self.scope.setdefault("state", {})["refusal"] = _upgrade_with_body()
+        super().on_headers_complete()  # raises for an address that is none
+        self._unanswered.append(self.cycle)
         self._is_in_body = True
         self._await_body()
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._silent_bytes = 0
@@ -110,6 +122,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._unanswered.popleft()
         super().on_response_complete()
         if self._is_in_body:  # of a pipelined request, perhaps, that waited unread
             self._stop_sending()
@@ -183,6 +196,31 @@ class Connection(HttpToolsProtocol):
             self._reading.cancel()
             self._reading = None
 
+    def send_400_response(self, msg: str) -> None:
+        """What follows a request that is still being answered gets no answer: it would be taken for that one's."""
+        is_its_own = self._is_in_body and not self.cycle.response_started
+        num_others = len(self._unanswered) - is_its_own
+        self._leave()
+        if num_others:
+            self.transport.close()
+        else:
+            self._refuse(bad_request(msg, code="invalid_http"))
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Other protocols may be offered; the request is answered in this one."""
+
+    def _announces_body(self) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+            for name, value in self.headers
+        )
+
+    def _leave(self) -> None:
+        """The client is gone for all its requests; uvicorn itself tells the last one only."""
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
     def _refuse(self, error: ApiError) -> None:
         """Answers what the application never sees, and closes."""
         self._is_refused = True
@@ -205,6 +243,12 @@ def connections(
 
 def _too_slow(what: str, seconds: float) -> ApiError:
     return http_fault(408, f"the request's {what} did not arrive within {seconds:g} s")
+
+
+def _upgrade_with_body() -> ApiError:
+    """The parser takes what follows for the other protocol's."""
+    message = "the request offers another protocol (Upgrade) and has a body; accepted: one of the two"
+    return ApiError(400, message, code="upgrade_with_body", headers={"Connection": "close"})
 
 
 def _too_many_connections(max_connections: int) -> ApiError:

@@ -13,10 +13,14 @@ from engine.request import ClientGone, EngineInfo, FromEngine, LoadPhase, Status
 from server.process.child import Child
 from server.process.control import EngineDown, EngineUnloading, EngineUp, ToWorker
 from server.process.keeper import Keeper
+from server.process.vigil import TICK_SECONDS, Vigil
 
 
 class EngineKeeper(Keeper):
-    """Each start is a new epoch. `tell` reaches the server processes, `on_ready` is called once an epoch."""
+    """Each start is a new epoch. `tell` reaches the server processes, `on_ready` is called once an epoch.
+
+    An engine that hangs is killed, and so started again.
+    """
 
     def __init__(
         self,
@@ -26,6 +30,7 @@ class EngineKeeper(Keeper):
         tell: Callable[[ToWorker], None],
         on_phase: Callable[[str, float], None],
         on_ready: Callable[[EngineInfo], None],
+        vigil: Vigil,
     ) -> None:
         super().__init__("the engine", place.directory)
         self._config = config
@@ -34,6 +39,8 @@ class EngineKeeper(Keeper):
         self._tell = tell
         self._on_phase = on_phase
         self._on_ready = on_ready
+        self._vigil = vigil
+        self._next_look: asyncio.TimerHandle | None = None
         self._epoch = place.epoch - 1
         self._info: EngineInfo | None = None
         self._cut_off: asyncio.TimerHandle | None = None  # of an engine that takes too long to end
@@ -51,13 +58,21 @@ class EngineKeeper(Keeper):
         child = Child("engine", run_engine, (self._config, place, self._factory))
         self._link.open(self._epoch)
         self._tell(EngineUp(self._epoch))
+        self._vigil.begin()
+        self._look_again()
         return child
 
     def on_death(self, cause: str) -> None:
         if self._cut_off is not None:
             self._cut_off.cancel()
+        self._look_away()
         self._link.shut()
         self._tell(EngineDown(cause))
+
+    def terminate(self) -> None:
+        """One that was told to end may be silent: whoever told it waits for as long as they like."""
+        self._look_away()
+        super().terminate()
 
     def unload(self, seconds: float) -> None:
         """Frees the model's memory once what runs has ended; what still runs after so long is cut off."""
@@ -81,8 +96,24 @@ class EngineKeeper(Keeper):
     def close(self) -> None:
         self._link.close()
 
+    def _look_again(self) -> None:
+        self._next_look = asyncio.get_running_loop().call_later(TICK_SECONDS, self._look)
+
+    def _look_away(self) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+
+    def _look(self) -> None:
+        verdict = self._vigil.tick()
+        if verdict:
+            self.condemn(verdict)
+        else:
+            self._look_again()
+
     def _on_status(self, payload: bytes) -> None:
-        match self._decode(payload):
+        message = self._decode(payload)
+        self._vigil.hear(message)
+        match message:
             case LoadPhase(name=name, seconds=seconds):
                 self._on_phase(name, seconds)
             case EngineInfo() as info:

@@ -9,6 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.config import ServerConfig
+from server.process.certificate import Certificate, keep_fresh
 from server.process.connection import ConnectionLimits, connections
 
 CLOSE_SECONDS = 5  # for responses to reach their clients once their requests have ended
@@ -40,6 +41,8 @@ class HttpServer(uvicorn.Server):
         self._on_started = on_started
         self.servers: list[asyncio.Server] = []
         self._limits = limits_of(settings)
+        self._tls_files = settings.tls_cert, settings.tls_key
+        self._renewal: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Listens on the sockets; the handshake of TLS has the deadline of a request's head."""
@@ -54,8 +57,15 @@ class HttpServer(uvicorn.Server):
                 ssl_handshake_timeout=None if tls is None else self._limits.header_seconds,
             )
             self.servers.append(listening)
+        if tls is not None:
+            self._renewal = asyncio.create_task(keep_fresh(Certificate(tls, *self._tls_files)))
         self.started = True
         self._on_started()
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from engine.process import metric_files
 from server.process.child import Child
 
 MAX_FAILURES = 3  # starts in a row that did not get as far as working
@@ -24,6 +25,7 @@ class Keeper(ABC):
         self.works = False  # the child that runs now has said that it is ready
         self._directory = directory
         self._child: Child | None = None
+        self._verdict = ""  # why the child that runs now was killed, where its keeper did it
         self._stopping = asyncio.Event()
         self._wanted = asyncio.Event()  # clear: a child that ends is not started again until it is set
         self._wanted.set()
@@ -32,12 +34,12 @@ class Keeper(ABC):
         """Returns once stopped and the child is gone. Raises ChildFailed when a new start is of no use."""
         failures, has_worked = 0, False
         while await self._is_wanted():
-            self.works = False
+            self.works, self._verdict = False, ""
             self._child = self.spawn()
             end = await self._child.exited()
-            self._forget_gauges(self._child.pid)
+            self._settle_metrics(self._child.pid)
             self._child = None
-            cause = f"{self.name} {end.describe()}"
+            cause = f"{self.name} {self._verdict or end.describe()}"
             self.on_death(cause)
             if self._stopping.is_set():
                 return
@@ -88,6 +90,11 @@ class Keeper(ABC):
         if self._child is not None:
             self._child.kill()
 
+    def condemn(self, verdict: str) -> None:
+        """Kills the child for what it did, as all are told: "sent no sign of life for 6 s"."""
+        self._verdict = f"{verdict} and was killed"
+        self.kill()
+
     async def _is_wanted(self) -> bool:
         """Whether a child is to be started, once that is known."""
         await self._wanted.wait()
@@ -99,8 +106,9 @@ class Keeper(ABC):
         except TimeoutError:
             return
 
-    def _forget_gauges(self, pid: int) -> None:
+    def _settle_metrics(self, pid: int) -> None:
         """What a dead process last said it has is no longer so; its counters stay."""
         from prometheus_client.multiprocess import mark_process_dead
 
         mark_process_dead(pid, str(self._directory))  # type: ignore[no-untyped-call]
+        metric_files.trim(self._directory, pid)

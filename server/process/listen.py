@@ -5,6 +5,9 @@ import socket
 import sys
 
 BACKLOG = 2048
+# Bytes that the kernel holds for a client beyond what is under way to it. By itself it holds megabytes for each client that
+# does not read, and it is long before such a client is noticed.
+MAX_UNSENT = 32768
 
 
 def bind_sockets(host: str, port: int, count: int) -> list[socket.socket]:
@@ -49,6 +52,8 @@ def _bind(family: int, address: tuple[str, int], reuse_port: bool) -> socket.soc
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # connections have it from here
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
         sock.bind(address)
     except OSError:
         sock.close()

@@ -8,11 +8,13 @@ import socket
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
+from engine.process.environment import outlive_output
 from engine.process.process import Place, RunnerFactory
 from engine.request import EngineInfo
 from server.admin.commands import Outcome
@@ -20,10 +22,12 @@ from server.auth.key_file import KeyFileError, keys_of
 from server.cli.report import StartReport
 from server.config import Config
 from server.process.control import Drain, ToWorker
+from server.process.descriptors import TooFewDescriptors, fit_connections
 from server.process.engine_keeper import EngineKeeper
 from server.process.keeper import ChildFailed, Keeper
 from server.process.listen import bind_sockets, is_loopback, url_of
 from server.process.orders import Orders
+from server.process.vigil import Vigil
 from server.process.worker_keeper import Common, WorkerKeeper
 
 CLOSE_SECONDS = 10.0  # beyond the drain's own deadline, for a process to end before it is killed
@@ -40,11 +44,16 @@ def serve(config: Config, factory: RunnerFactory | None = None) -> int:
     Returns the exit status: 0 after a drain, 1 if something failed, 128 + a second signal that cut it short.
     """
     began = time.perf_counter()
+    outlive_output()
     try:
         keys = keys_of(config.server)
-    except KeyFileError as error:
+        settings, warning = fit_connections(config.server)
+    except (KeyFileError, TooFewDescriptors) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    config = replace(config, server=settings)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     try:
         sockets = bind_sockets(config.server.host, config.server.port, config.server.api_workers)
     except OSError as error:
@@ -93,7 +102,13 @@ class Supervisor:
         self._phases: set[str] = set()  # printed
         self._signals: asyncio.Queue[int] = asyncio.Queue()
         self._engine = EngineKeeper(
-            config.engine, place, factory, self._tell, self._on_phase, self._on_engine_ready
+            config.engine,
+            place,
+            factory,
+            self._tell,
+            self._on_phase,
+            self._on_engine_ready,
+            Vigil(config.server.progress_seconds),
         )
         self._workers: list[WorkerKeeper] = []
         self._orders = Orders(config.server, common, self._workers, self._engine, self._start_drain)

@@ -12,7 +12,13 @@ from pathlib import Path
 
 from engine.checkpoint import CheckpointError
 from engine.client.client import EngineClient
-from engine.process.environment import exit_orphaned, ignore_interrupts, name_process, share_metrics
+from engine.process.environment import (
+    exit_orphaned,
+    ignore_interrupts,
+    name_process,
+    outlive_output,
+    share_metrics,
+)
 from server.admin.carry_out import carry_out
 from server.admin.commands import Command
 from server.auth.key import Key
@@ -56,6 +62,7 @@ class WorkerPlace:
 def run_worker(config: Config, place: WorkerPlace) -> None:
     """The entry of a server process; returns after a drain."""
     name_process(f"loom-server-{place.index}")
+    outlive_output()
     ignore_interrupts()
     share_metrics(place.directory)
     configure_logs(config.server.log_level, config.server.log_format)

@@ -1,7 +1,5 @@
 """GET /health, /health/live, /health/ready, /version and /metrics."""
 
-import asyncio
-
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
@@ -39,7 +37,7 @@ def health_routes(context: AppContext) -> APIRouter:
     @router.get("/metrics")
     async def metrics() -> Response:
         """Prometheus's text format, for all server processes and the engine."""
-        body, content_type = await asyncio.to_thread(context.metrics.render)
+        body, content_type = context.metrics.render()
         return Response(body, media_type=content_type)
 
     return router

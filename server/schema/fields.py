@@ -131,16 +131,27 @@ def check_request_id(value: str) -> str:
 
 _ids = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 _texts = {"type": "array", "items": {"type": "string"}}
+_some = {"minItems": 1}
+_stop = {"type": "string", "minLength": 1}
 
 Prompts = Annotated[
     tuple[Prompt, ...],
     PlainValidator(check_prompts),
-    WithJsonSchema({"anyOf": [{"type": "string"}, _texts, _ids, {"type": "array", "items": _ids}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                _texts | _some,
+                _ids | _some,
+                {"type": "array", "items": _ids | _some} | _some,
+            ]
+        }
+    ),
 ]
 Stop = Annotated[
     tuple[str, ...],
     PlainValidator(check_stop),
-    WithJsonSchema({"anyOf": [{"type": "string"}, _texts | {"maxItems": MAX_STOP_STRINGS}]}),
+    WithJsonSchema({"anyOf": [_stop, {"type": "array", "items": _stop, "maxItems": MAX_STOP_STRINGS}]}),
 ]
 LogitBias = Annotated[
     dict[int, float],
@@ -164,5 +175,9 @@ ToolChoice = Annotated[
 ]
 TokenIds = list[Annotated[int, Field(ge=0)]]
 BadWords = Annotated[list[str], Field(max_length=MAX_BAD_WORDS), AfterValidator(check_bad_words)]
-RequestId = Annotated[str, AfterValidator(check_request_id)]
+RequestId = Annotated[
+    str,
+    AfterValidator(check_request_id),
+    WithJsonSchema({"type": "string", "pattern": f"^{REQUEST_ID.pattern}$"}),
+]
 Seed = Annotated[int, Field(ge=-INT64, le=INT64 - 1)]

@@ -8,7 +8,7 @@ import tokenizers
 from engine.checkpoint import SpecialTokens
 from server.text.errors import TextError
 from server.text.pieces import Pieces
-from server.text.tokenizer import Tokenizer, check_unicode
+from server.text.tokenizer import Tokenizer, check_unicode, library_faults
 from server.text.truncation import Cut, TextInput, encode_cut
 
 
@@ -39,17 +39,18 @@ class InputTokenizer(Tokenizer):
     ) -> list[Encoded]:
         """Each text or pair, in order. Other threads run meanwhile.
 
-        Raises TextError for lone surrogates and for a cut that leaves nothing.
+        Raises TextError for lone surrogates and for a cut that leaves nothing, and TokenizerFault.
         """
         for text in texts:
             for part in (text,) if isinstance(text, str) else text:
                 check_unicode(part)
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
-        if cut is not None:
-            encodings = [
-                self._cut(text, encoding, add_special_tokens, cut)
-                for text, encoding in zip(texts, encodings, strict=True)
-            ]
+        with library_faults():
+            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+            if cut is not None:
+                encodings = [
+                    self._cut(text, encoding, add_special_tokens, cut)
+                    for text, encoding in zip(texts, encodings, strict=True)
+                ]
         return [self._read(encoding) for encoding in encodings]
 
     def _cut(

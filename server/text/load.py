@@ -1,29 +1,38 @@
 """A checkpoint's tokenizer and chat template."""
 
+import re
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import tokenizers
 
-from engine.checkpoint import Checkpoint, EncoderConfig, GgufTokenizer, TokenizerFile
+from engine.checkpoint import Checkpoint, CheckpointError, EncoderConfig, GgufTokenizer, TokenizerFile
 from server.text.errors import ModelTextError
 from server.text.gguf import build_gguf
 from server.text.input_tokenizer import InputTokenizer
 from server.text.template import ChatTemplate
-from server.text.tokenizer import Tokenizer
+from server.text.tokenizer import Tokenizer, is_panic
+
+_MAX_BYTES = 256 << 20  # of a tokenizer.json
+_CHARSMAP = re.compile(rb'"precompiled_charsmap"\s*:\s*"([^"]*)"')
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """Raises ModelTextError when there is none or it is of a kind we do not support."""
-    match checkpoint.tokenizer:
-        case TokenizerFile(path=path):
-            backend = _read(path)
-        case GgufTokenizer() as source:
-            backend = build_gguf(source.vocabulary(), checkpoint.special)
-        case None:
-            raise ModelTextError(f"{checkpoint.path}: tokenizer.json is missing")
-    if isinstance(checkpoint.config, EncoderConfig):
-        return InputTokenizer(backend, checkpoint.special, checkpoint.config.vocab_size)
-    return Tokenizer(backend, checkpoint.special, checkpoint.config.vocab_size)
+    if checkpoint.tokenizer is None:
+        raise ModelTextError(f"{checkpoint.path}: tokenizer.json is missing")
+    source = checkpoint.tokenizer
+    with _refusals(source.path if isinstance(source, TokenizerFile) else checkpoint.path):
+        match source:
+            case TokenizerFile(path=path):
+                backend = _read(path)
+            case GgufTokenizer():
+                backend = build_gguf(source.vocabulary(), checkpoint.special)
+        if isinstance(checkpoint.config, EncoderConfig):
+            return InputTokenizer(backend, checkpoint.special, checkpoint.config.vocab_size)
+        return Tokenizer(backend, checkpoint.special, checkpoint.config.vocab_size)
 
 
 def load_template(checkpoint: Checkpoint, tokenizer: Tokenizer, path: str = "") -> ChatTemplate:
@@ -38,11 +47,36 @@ def load_template(checkpoint: Checkpoint, tokenizer: Tokenizer, path: str = "") 
     return ChatTemplate(sources, _special_texts(checkpoint, tokenizer))
 
 
-def _read(path: Path) -> tokenizers.Tokenizer:
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Raises ModelTextError for whatever the library finds wrong; it raises no narrower class than Exception."""
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises no narrower class
-        raise ModelTextError(f"{path}: not a tokenizer the tokenizers library reads ({error})") from error
+        yield
+    except (CheckpointError, ModelTextError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        raise ModelTextError(f"{path}: not a tokenizer the tokenizers library can use ({error})") from error
+
+
+def _read(path: Path) -> tokenizers.Tokenizer:
+    if path.stat().st_size > _MAX_BYTES:
+        raise ModelTextError(f"{path} has {path.stat().st_size} bytes; accepted: up to {_MAX_BYTES}")
+    content = path.read_bytes()
+    for found in _CHARSMAP.finditer(content):
+        _check_charsmap(path, found[1])
+    return tokenizers.Tokenizer.from_buffer(content)
+
+
+def _check_charsmap(path: Path, written: bytes) -> None:
+    """The library makes room for as many entries as the table says it has, and ends the process where there is none."""
+    table = b64decode(written)
+    size = int.from_bytes(table[:4], "little")
+    if len(table) < 4 or size > len(table) - 4:
+        raise ModelTextError(
+            f"{path}: precompiled_charsmap is cut short ({len(table)} bytes; it begins with {size})"
+        )
 
 
 def _special_texts(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, str]:

@@ -9,6 +9,7 @@ from server.text.errors import ModelTextError
 from server.text.pieces import SPACE_MARK
 
 _NORMAL, _USER_DEFINED = 1, 4  # types of tokens that are made by joining others
+_MAX_PIECE = 512  # characters; every place where a piece may be split is looked at
 
 
 def build_sentencepiece(vocabulary: GgufVocabulary, unk_id: int | None) -> Tokenizer:
@@ -17,6 +18,11 @@ def build_sentencepiece(vocabulary: GgufVocabulary, unk_id: int | None) -> Token
     Raises ModelTextError when a piece has no score.
     """
     tokens = vocabulary.tokens
+    longest = max(map(len, tokens), default=0)
+    if longest > _MAX_PIECE:
+        raise ModelTextError(
+            f"tokenizer.ggml.tokens has a token of {longest} characters; accepted: up to {_MAX_PIECE}"
+        )
     if len(vocabulary.scores) != len(tokens):
         raise ModelTextError(
             f"tokenizer.ggml.scores has {len(vocabulary.scores)} entries;"

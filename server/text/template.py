@@ -19,6 +19,7 @@ from server.text.template_limits import CLOCK, Clock, LimitedEnvironment, Ticks,
 _NAMES = ("default", "tool_use")
 _RESERVED = ("messages", "tools", "documents", "add_generation_prompt")
 _MAX_REASON = 500  # characters
+_MAX_SOURCE = 1 << 18  # characters of a template: a hundred times the usual
 _FAILURES = (
     jinja2.TemplateError,
     TypeError,
@@ -27,6 +28,7 @@ _FAILURES = (
     AttributeError,
     ArithmeticError,
     RecursionError,
+    MemoryError,
 )
 
 
@@ -152,6 +154,10 @@ class _Generation(Extension):
 
 
 def _compile(environment: jinja2.Environment, name: str, source: str) -> _Compiled:
+    if len(source) > _MAX_SOURCE:
+        raise ModelTextError(
+            f"chat template {name!r} has {len(source)} characters; accepted: up to {_MAX_SOURCE}"
+        )
     try:
         tree = environment.parse(source)
         wants_parts = loops_over_content(tree)
@@ -160,6 +166,13 @@ def _compile(environment: jinja2.Environment, name: str, source: str) -> _Compil
         return _Compiled(environment.template_class.from_code(environment, code, names), wants_parts)
     except jinja2.TemplateSyntaxError as error:
         raise ModelTextError(f"chat template {name!r}, line {error.lineno}: {error.message}") from error
+    except (
+        *_FAILURES,
+        SyntaxError,
+    ) as error:  # SyntaxError: Python has limits of its own on what jinja2 makes
+        raise ModelTextError(
+            f"chat template {name!r} is not one jinja2 can compile: {_reason(error)}"
+        ) from error
 
 
 def _environment(now: Callable[[], datetime]) -> LimitedEnvironment:
@@ -173,6 +186,7 @@ def _environment(now: Callable[[], datetime]) -> LimitedEnvironment:
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = strftime_now
+    environment.limit()
     return environment
 
 

@@ -1,20 +1,29 @@
-"""What keeps a chat template from computing for ever: the time is checked in every turn of a loop and every macro."""
+"""What keeps a chat template from computing for ever: the time is checked in every turn of a loop and every call."""
 
-import re
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import unwrap
+from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any
 
-from jinja2 import Environment, nodes, pass_context
+from jinja2 import Environment, TemplateError, nodes, pass_context
 from jinja2.ext import Extension
+from jinja2.nodes import EvalContext
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import _PassArg
 
 from server.text.errors import TextError
+from server.text.template_sizes import (
+    MAX_REPEATED,
+    check_filter,
+    check_method,
+    check_percent,
+    check_size,
+    check_written,
+)
 
 CLOCK = "_clock"  # what a template is given beside its own names
-_MAX_JOINED = 32 << 20  # characters or items of two texts or lists put together
-_MAX_REPEATED = 1 << 20  # of one that is repeated; and bits of a number
-_WIDE = re.compile(r"[0-9]{6}|\*")  # a width that `%` would fill
 
 
 class TooSlow(TextError):
@@ -38,20 +47,26 @@ class Clock:
             )
 
 
+def clock_of(context: Context) -> Clock:
+    clock = context.parent[CLOCK]
+    if not isinstance(clock, Clock):
+        raise TemplateError(f"{CLOCK} is no name for a template's own value")
+    return clock
+
+
 class Ticks(Extension):
     """What `add_ticks` puts into a template. Templates cannot name it, nor put another clock in its place."""
 
     @pass_context
     def tick(self, context: Context) -> str:
-        clock = context.parent[CLOCK]
-        assert isinstance(clock, Clock)
-        clock.tick()
+        clock_of(context).tick()
         return ""
 
     def joined(self, *parts: object) -> str:
         """What `~` makes."""
+        check_written("~", *parts)
         texts = [str(part) for part in parts]
-        _check_size("~", sum(map(len, texts)), _MAX_JOINED)
+        check_size("~", sum(map(len, texts)))
         return "".join(texts)
 
 
@@ -80,26 +95,80 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
+    def limit(self) -> None:
+        """To be called once, when all filters are there."""
+        self.finalize = _written
+        self.filters = {name: _limited(name, function) for name, function in self.filters.items()}
+        del self.globals["lipsum"]  # as many words as one likes
+
+    def call(self, context: Context, function: Any, *args: Any, **options: Any) -> Any:
+        clock_of(context).tick()
+        method = unwrap(function) if isinstance(function, FunctionType) else function  # `format` is wrapped
+        if isinstance(method, BuiltinMethodType | MethodType):
+            check_method(method.__name__, method.__self__, (*args, *options.values()))
+        return super().call(context, function, *args, **options)
+
+    def call_test(
+        self,
+        name: str,
+        value: Any,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        context: Context | None = None,
+        eval_ctx: EvalContext | None = None,
+    ) -> Any:
+        """For each of the items that a filter looks at."""
+        if context is not None:
+            clock_of(context).tick()
+        return super().call_test(name, value, args, kwargs, context, eval_ctx)
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         match operator, left, right:
             case "+", str() | list() | tuple(), str() | list() | tuple():
-                _check_size("+", len(left) + len(right), _MAX_JOINED)
-            case "*", str() | list() | tuple(), int():
-                _check_size("*", len(left) * right, _MAX_REPEATED)
-            case "*", int(), str() | list() | tuple():
-                _check_size("*", left * len(right), _MAX_REPEATED)
+                check_size("+", len(left) + len(right))
+            case "*", str() | bytes() | list() | tuple(), int():
+                check_size("*", len(left) * right, MAX_REPEATED)
+            case "*", int(), str() | bytes() | list() | tuple():
+                check_size("*", left * len(right), MAX_REPEATED)
             case "*", int(), int():
-                _check_size("*", left.bit_length() + right.bit_length(), _MAX_REPEATED)
+                check_size("*", left.bit_length() + right.bit_length(), MAX_REPEATED)
             case "**", int(), int():
-                _check_size("**", left.bit_length() * right, _MAX_REPEATED)
-            case "%", str(), _ if _WIDE.search(left):
-                _check_size("%", _MAX_REPEATED + 1, _MAX_REPEATED)
+                check_size("**", left.bit_length() * right, MAX_REPEATED)
+            case "%", str(), _:
+                check_percent(left, right)
         return super().call_binop(context, operator, left, right)
 
 
-def _check_size(operator: str, size: int, max_size: int) -> None:
-    if size > max_size:
-        raise TextError(
-            f"messages: {operator} in the chat template makes something longer than {max_size}",
-            field="messages",
-        )
+def _written(value: object) -> object:
+    """What is put out."""
+    check_written("a value", value)
+    return value
+
+
+def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter with a tick before it, and its sizes checked. One that wants the context is not computed before there is one."""
+    wanted = _PassArg.from_obj(function)
+
+    @pass_context
+    def limited(context: Context, value: object = "", *args: Any, **options: Any) -> Any:
+        clock = clock_of(context)
+        clock.tick()
+        value = _ticking(clock, value) if isinstance(value, Iterator) else value
+        check_filter(name, value, (*args, *options.values()))
+        match wanted:
+            case None:
+                return function(value, *args, **options)
+            case _PassArg.context:
+                return function(context, value, *args, **options)
+            case _PassArg.eval_context:
+                return function(context.eval_ctx, value, *args, **options)
+            case _PassArg.environment:
+                return function(context.environment, value, *args, **options)
+
+    return limited
+
+
+def _ticking(clock: Clock, items: Iterator[Any]) -> Iterator[Any]:
+    for item in items:
+        clock.tick()
+        yield item

@@ -1,18 +1,20 @@
 """Text to token ids and back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import tokenizers
 
 from engine.checkpoint import SpecialTokens
-from server.text.errors import TextError
+from server.text.errors import TextError, TokenizerFault
 from server.text.pieces import Pieces, pieces_of
 
 
 class Tokenizer:
     """Special tokens written out in a text are read as the tokens they name, in prompts of every kind.
 
-    `vocab_size` is the model's: ids below it for which the tokenizer has no piece stand for no text.
+    `vocab_size` is the model's: ids below it for which the tokenizer has no piece stand for no text, and what the tokenizer
+    has beyond it cannot be read, for the model has no row for it.
     """
 
     def __init__(
@@ -30,7 +32,7 @@ class Tokenizer:
         backend.no_padding()
         pieces = pieces or pieces_of(backend.decoder)
         self.special = special
-        self.vocab_size = max(vocab_size, backend.get_vocab_size(with_added_tokens=True))
+        self.vocab_size = vocab_size or backend.get_vocab_size(with_added_tokens=True)
         self.special_ids = frozenset(
             i for i, token in backend.get_added_tokens_decoder().items() if token.special
         )
@@ -38,13 +40,21 @@ class Tokenizer:
         self._backend = backend
         self._to_bytes = pieces.to_bytes
         self._known_bytes: list[bytes | None] = [None] * self.vocab_size  # filled as tokens are met
-        self.adds_bos = special.bos_id is not None and self.encode("")[:1] == [special.bos_id]
+        around_nothing = self.encode("")
+        self.adds_bos = special.bos_id is not None and around_nothing[:1] == [special.bos_id]
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of a text. Other threads run meanwhile. Raises TextError for lone surrogates."""
+        """Token ids of a text. Other threads run meanwhile.
+
+        Raises TextError for lone surrogates and for tokens that the model does not have, and TokenizerFault.
+        """
         check_unicode(text)
         # Of the library's calls only those for a batch let other threads run; "fast" leaves out the offsets.
-        return self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
+        with library_faults():
+            ids = self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
+        if ids and max(ids) >= self.vocab_size:
+            raise TextError(f"token {max(ids)} is unknown to the model, which has {self.vocab_size}")
+        return ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Text of token ids; bytes that are not UTF-8 become U+FFFD. Raises TextError for an unknown id."""
@@ -99,6 +109,23 @@ class Tokenizer:
         if token_ids and (min(token_ids) < 0 or max(token_ids) >= self.vocab_size):
             for token_id in token_ids:
                 self.check_id(token_id, field)
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether the library came to a place that it thought out of reach. Such an error is no Exception."""
+    return type(error).__module__ == "pyo3_runtime"
+
+
+@contextmanager
+def library_faults() -> Iterator[None]:
+    """Raises TokenizerFault where the library gives up or panics."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is not Exception and not is_panic(error):  # its own are of no narrower class
+            raise
+        # Its words may hold the text, which is not for the log.
+        raise TokenizerFault("the tokenizers library failed on a text") from None
 
 
 def check_unicode(text: str) -> None:

@@ -25,13 +25,16 @@ def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
 
 
 class Deployment:
-    """Started with a private temporary folder, so that what is left behind shows."""
+    """Started with a private temporary folder, so that what is left behind shows.
 
-    def __init__(self, directory: Path, command: list[str]) -> None:
+    `within`: a command that becomes the one it is given.
+    """
+
+    def __init__(self, directory: Path, command: list[str], within: tuple[str, ...] = ()) -> None:
         self.directory = directory
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [*within, sys.executable, "-m", *command],
             cwd=ROOT,
             env=os.environ | {"TMPDIR": str(directory), "COLUMNS": "200"},
             stdout=subprocess.PIPE,

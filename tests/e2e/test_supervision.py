@@ -1,11 +1,8 @@
 """A whole deployment with a runner that has no model: what happens when processes die, and how it ends."""
 
-import json
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,7 +10,9 @@ import httpx
 import psutil
 import pytest
 
+from tests.e2e.answer import Answer, post
 from tests.e2e.deployment import Deployment, start_scripted, wait_until
+from tests.engine.scripted_runner import answer
 
 LONG = 1500  # tokens; longer than any test
 Start = Callable[..., Deployment]
@@ -47,105 +46,40 @@ def server(start: Start) -> Iterator[Deployment]:
     deployment.wait()
 
 
-class Answer:
-    """A streamed completion, read in a thread."""
-
-    def __init__(self, url: str, max_tokens: int, prompt: list[int] | None = None) -> None:
-        self.events: list[str] = []
-        self.body = {
-            "prompt": prompt or [1, 2, 3],
-            "max_tokens": max_tokens,
-            "stream": True,
-            "ignore_eos": True,
-        }
-        self.broken = False  # the connection ended in the middle
-        self._url = url
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    @property
-    def error(self) -> dict[str, object] | None:
-        found = [json.loads(event)["error"] for event in self.events if event.startswith('{"error"')]
-        return found[0] if found else None
-
-    def begin(self) -> "Answer":
-        wait_until(lambda: len(self.events) > 2)
-        return self
-
-    def end(self) -> "Answer":
-        self._thread.join(30.0)
-        assert not self._thread.is_alive()
-        return self
-
-    def _read(self) -> None:
-        try:
-            self._stream()
-        except httpx.TransportError:
-            self.broken = True
-
-    def _stream(self) -> None:
-        with httpx.stream("POST", f"{self._url}/v1/completions", json=self.body, timeout=60) as response:
-            assert response.status_code == 200, response.read()
-            for line in response.iter_lines():
-                if line.startswith("data: "):
-                    self.events.append(line[6:])
+def open_on_each(url: str, workers: list[psutil.Process]) -> list[Answer]:
+    """Streams until every server process has one: the kernel picks who answers a connection."""
+    answers: list[Answer] = []
+    while not all(num_clients(worker) for worker in workers):
+        assert len(answers) < 16, "one of the server processes answers no connection"
+        answers.append(Answer(url, LONG, [len(answers), 2, 3]).begin())
+    return answers
 
 
-def post(url: str, max_tokens: int = 4, prompt: list[int] | None = None) -> httpx.Response:
-    body = {"prompt": prompt or [1, 2, 3], "max_tokens": max_tokens, "ignore_eos": True}
-    return httpx.post(f"{url}/v1/completions", json=body, timeout=60)
-
-
-def test_killed_engine(server: Deployment) -> None:
-    url = server.url
-    streaming = Answer(url, LONG).begin()
-    wait_until(lambda: server.metric("num_requests_running") == 1)
-    with ThreadPoolExecutor() as pool:
-        # Its prompt takes 30 steps before a token comes.
-        late = pool.submit(post, url, 4, list(range(1, 1900)))
-        wait_until(lambda: server.metric("prefix_cache_queries_total") > 1000)
-        server.child("loom-engine").kill()
-        error = streaming.end().error
-        assert error is not None and "SIGKILL" in str(error["message"])
-        assert streaming.events[-1] == "[DONE]"
-        refused = post(url)
-        assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
-        assert late.result().status_code == 200, "it had sent no token, so it was asked again"
-        assert late.result().json()["usage"]["completion_tokens"] == 4
-    wait_until(server.is_ready)
-    assert post(url).status_code == 200
-    assert server.metric("engine_restarts_total") == 1
-    wait_until(lambda: server.metric("num_requests_running") == 0)
-    assert "the engine was killed by SIGKILL; it is started again" in server.output
-
-
-def test_stopped_engine_is_unhealthy(server: Deployment) -> None:
-    url = server.url
-    assert httpx.get(f"{url}/health").status_code == 200
-    engine = server.child("loom-engine")
-    engine.suspend()
-    wait_until(lambda: httpx.get(f"{url}/health").status_code == 503, 8.0)
-    assert httpx.get(f"{url}/health/live").status_code == 200
-    engine.resume()
-    wait_until(lambda: httpx.get(f"{url}/health").status_code == 200)
+def num_clients(worker: psutil.Process) -> int:
+    return sum(one.status == psutil.CONN_ESTABLISHED for one in worker.net_connections("tcp"))
 
 
 def test_killed_server_process(start: Start) -> None:
-    server = start(api_workers=2)
+    """Its clients' connections break, and their rows are free; the others' go on."""
+    server = start(api_workers=2, drain_seconds=0.1)
     url = server.url
-    answers = [Answer(url, LONG) for _ in range(8)]
-    wait_until(lambda: server.metric("num_requests_running") == 8)
     first, second = server.child("loom-server-0"), server.child("loom-server-1")
+    answers = open_on_each(url, [first, second])
+    num_lost = num_clients(first)
     first.kill()
-    second.kill()
-    wait_until(lambda: server.child("loom-server-0") != first and server.child("loom-server-1") != second)
-    assert all(post(url).status_code == 200 for _ in range(8)), "their successors refuse nothing"
-    wait_until(lambda: server.metric("num_requests_running") == 0)
-    assert server.metric("engine_aborts_total") == 8
-    assert server.child("loom-engine").is_running() and server.metric("engine_restarts_total") == 0
-    assert all(answer.end().broken for answer in answers)
+    wait_until(lambda: server.child("loom-server-0") != first)
+    assert all(post(url).status_code == 200 for _ in range(8)), "its successor refuses nothing"
+    wait_until(lambda: sum(one.broken for one in answers) == num_lost)
+    wait_until(lambda: server.metric("num_requests_running") == len(answers) - num_lost)
+    for one in answers:
+        if not one.broken:
+            one.go_on()
+    assert server.metric("engine_aborts_total") == num_lost
+    assert second.is_running() and server.metric("engine_restarts_total") == 0
     server.process.send_signal(signal.SIGINT)
     assert server.wait() == 0
+    for place, one in enumerate(answers):
+        assert one.end().token_ids == answer((place, 2, 3), len(one.token_ids))
 
 
 def test_sigterm_finishes_what_runs(server: Deployment) -> None:

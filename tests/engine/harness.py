@@ -8,7 +8,7 @@ from engine.config import EngineConfig
 from engine.loop.encoder_loop import EncoderEngine
 from engine.loop.loop import Engine
 from engine.request import Emit, Finish, Rejected, SamplingParams, Started, Submit, TokenLogprobs
-from engine.step import Runner
+from engine.step import Launch, Runner
 from tests.engine.counting_runner import VOCAB, CountingRunner, answer
 
 MAX_MODEL_LEN = 40
@@ -29,6 +29,7 @@ class Clients:
         self.started: list[Started] = []
         self.failed: dict[int, str] = {}
         self.steps: list[tuple[int, int, float, float]] = []
+        self.launches: list[tuple[Launch, int]] = []
         self.num_preempted = 0
         self.prefixes: list[tuple[int, int]] = []
         self.aborted: list[str] = []
@@ -55,6 +56,9 @@ class Clients:
 
     def on_step(self, num_tokens: int, num_rows: int, seconds: float, host_gap: float) -> None:
         self.steps.append((num_tokens, num_rows, seconds, host_gap))
+
+    def on_launch(self, launch: Launch, num_moves: int) -> None:
+        self.launches.append((launch, num_moves))
 
     def on_preempted(self) -> None:
         self.num_preempted += 1

@@ -30,6 +30,7 @@ class Host:
         max_tokens: int = 20,
         salt: str = "",
         prompt_logprobs: int | None = None,
+        owner: str = "",
     ) -> Request:
         request = Request(
             id=request_id,
@@ -41,6 +42,7 @@ class Host:
             key=(float(request_id), request_id),
             received=0.0,
             num_tokens=len(prompt),
+            owner=owner,
         )
         assert self.scheduler.add(request) is None
         return request

@@ -40,6 +40,7 @@ def visits(draw: st.DrawFn) -> list[Visit]:
             priority=draw(st.integers(-2, 2)),
             cache_salt=draw(st.sampled_from(["", "other"])),
             arrived=1.0 + draw(st.integers(0, 5)),
+            owner=draw(st.sampled_from("abc")),
         )
         abort_after = draw(st.one_of(st.none(), st.none(), st.integers(0, 25)))
         found.append(Visit(message, draw(st.integers(0, 30)), abort_after, draw(st.integers(0, 2))))

@@ -1,6 +1,8 @@
 """What lies on a GPU: sized by arithmetic, modest unless asked, and refused with the arithmetic."""
 
+import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -172,8 +174,17 @@ def test_caches_are_zero_and_of_the_kernels_layout() -> None:
 
 @pytest.mark.gpu
 def test_what_a_run_takes_is_measured() -> None:
-    device = torch.device("cuda", 0)
-    torch.cuda.empty_cache()
+    """Other processes may take or free memory in the middle of it: once must be undisturbed."""
+    device, size = torch.device("cuda", 0), 1 << 28
     kept: list[torch.Tensor] = []
-    taken = measure_taken(lambda: kept.append(torch.empty(1 << 28, dtype=torch.uint8, device=device)), device)
-    assert 1 << 28 <= taken < (1 << 28) + (64 << 20)
+    found: list[int] = []
+    while not found or not size <= found[-1] < size + (64 << 20):
+        assert len(found) < 20, f"of {size} bytes {found} were seen"
+        time.sleep(0.05 * len(found))
+        kept.clear()
+        torch.cuda.empty_cache()
+        found.append(measure_taken(partial(_take, kept, size, device), device))
+
+
+def _take(kept: list[torch.Tensor], size: int, device: torch.device) -> None:
+    kept.append(torch.empty(size, dtype=torch.uint8, device=device))

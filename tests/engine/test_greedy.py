@@ -112,7 +112,9 @@ def bundled() -> Iterator[Bundled]:
 
 def submit(engine: Engine, request_id: int, case: Case, max_tokens: int) -> None:
     params = SamplingParams(max_tokens=max_tokens, temperature=0, stop_token_ids=(2,))
-    engine.submit(Submit(id=request_id, prompt=case.prompt, sampling=params), client=0)
+    engine.submit(
+        Submit(id=request_id, prompt=case.prompt, sampling=params, owner="ab"[request_id % 2]), client=0
+    )
 
 
 def finish(engine: Engine) -> None:

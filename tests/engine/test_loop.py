@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.config import EngineConfig
-from engine.loop.drain_meter import DrainMeter
+from engine.loop.drain_meter import DrainMeter, whole_wait
 from engine.request import Abort, Finish, SamplingParams, Submit
 from tests.engine.counting_runner import answer
 from tests.engine.harness import MAX_MODEL_LEN, Bench, ask, small
@@ -111,20 +111,20 @@ def test_over_the_queue_a_request_is_rejected_with_the_measured_wait() -> None:
     assert 9 not in bench.clients.tokens
 
 
-def test_the_wait_is_the_queue_over_its_drain_within_bounds() -> None:
+def test_the_wait_is_the_queue_over_its_drain() -> None:
     meter = DrainMeter()
-    assert meter.wait(1000) == 1
-    meter.observe(100, 2.0)
-    assert meter.wait(1000) == 20
-    assert meter.wait(1010) == 21
-    assert meter.wait(0) == 1
-    assert meter.wait(10**9) == 600
+    assert meter.seconds(1000) == 0, "nothing was measured yet"
+    meter.observe(0, 1.0)
+    assert meter.seconds(1) == 1, "as long as nothing has left"
+    meter.observe(100, 1.0)
+    assert meter.seconds(1000) == pytest.approx(20, rel=0.05)
     for _ in range(1000):
         meter.observe(10, 1.0)
-    assert meter.wait(1000) == 100, "what was measured long ago no longer counts"
-    stuck = DrainMeter()
-    stuck.observe(0, 1.0)
-    assert stuck.wait(1) == 600
+    assert meter.seconds(1000) == pytest.approx(100), "what was measured long ago no longer counts"
+
+
+def test_clients_are_told_whole_seconds_within_bounds() -> None:
+    assert [whole_wait(seconds) for seconds in (0, 0.2, 1.0, 1.1, 599.5, 1e9)] == [1, 1, 1, 2, 600, 600]
 
 
 def test_draining_rejects_the_new_and_finishes_the_old() -> None:

@@ -16,7 +16,18 @@ def serve_some(directory: str, process: str, num_requests: int, output: str) -> 
         timer = metrics.track(10, SamplingParams(), 1)
         timer.on_tokens(3)
         timer.finish("length")
+    metrics.http_response("POST", '/a "quoted\\ route"', 200, 0.5)
     Path(output).write_bytes(metrics.render()[0])
+    Path(f"{output}.library").write_bytes(_render_by_the_library(directory))
+
+
+def _render_by_the_library(directory: str) -> bytes:
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
 
 
 def run_engine_metrics(directory: str) -> None:
@@ -37,6 +48,7 @@ def run_engine_metrics(directory: str) -> None:
     )
     metrics.on_loaded(info, prefix_cache=True)
     metrics.on_step(num_tokens=12, num_rows=3, seconds=0.004, host_gap=0.0)
+    metrics.on_launch("replayed", num_moves=2)
     metrics.on_preempted()
     metrics.on_prefix(queried=20, hit=16)
     metrics.on_aborted("disconnect")

@@ -9,6 +9,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from server.process.listen import MAX_UNSENT, bind_sockets
 from tests.server.scripted import SETTINGS, Api, serve_api
 
 SECONDS = 0.4
@@ -262,3 +263,20 @@ def test_connections_are_counted(limited: Api) -> None:
             except httpx.TransportError:
                 assert time.monotonic() < limit
             time.sleep(0.02)
+
+
+def test_the_kernel_holds_little_for_a_client_that_does_not_read() -> None:
+    """By itself it holds megabytes, and a client that reads nothing is not noticed before those are full."""
+    [listening] = bind_sockets("127.0.0.1", 0, 1)
+    with listening, socket.socket() as client:
+        listening.listen()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(listening.getsockname())
+        connection, _ = listening.accept()
+        with connection:
+            connection.setblocking(False)
+            num_bytes = 0
+            with pytest.raises(BlockingIOError):
+                while num_bytes < 10 * MAX_UNSENT:
+                    num_bytes += connection.send(bytes(1000))
+    assert num_bytes < 4 * MAX_UNSENT

@@ -152,6 +152,9 @@ def test_any_process_shows_all_of_them(tmp_path: Path) -> None:
         assert life.exitcode == 0
         life.close()
     found = samples(output.read_bytes())
+    assert found == samples((tmp_path / "out.library").read_bytes()), (
+        "the library reads the same from these files"
+    )
     expected = {
         "generation_tokens_total": 21,
         "request_success_total,finished_reason=length": 7,

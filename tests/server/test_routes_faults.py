@@ -95,6 +95,7 @@ def test_the_answer_was_read_and_nothing_is_aborted(api: Api) -> None:
     [
         ("queue_requests", 429, "rate_limit_error"),
         ("queue_tokens", 429, "rate_limit_error"),
+        ("queue_seconds", 429, "rate_limit_error"),
         ("draining", 503, "service_unavailable_error"),
         ("starting", 503, "service_unavailable_error"),
         ("down", 503, "service_unavailable_error"),

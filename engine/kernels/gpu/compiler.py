@@ -4,6 +4,7 @@ No GPU is needed to compile.
 """
 
 import hashlib
+import logging
 import os
 import re
 import tempfile
@@ -11,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 FLAGS = ("--std=c++17", "-default-device", "--ptxas-options=-v", "--extra-device-vectorization")
 _SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -58,13 +61,11 @@ class Compiler:
         self._headers = _read_headers()
 
     def compile(self, source: str, defines: Mapping[str, int]) -> Path:
-        """The cubin of cuda/<source>. Errors: CompileFailed."""
+        """The cubin of cuda/<source>, in the cache, or where that cannot be written in memory. Errors: CompileFailed."""
         path = self._cache_dir / f"{Path(source).stem}-{self._key(source, defines)}.cubin"
-        if not path.exists():
-            compiled = compile_source(source, defines, self._architecture)
-            self._cache_dir.mkdir(parents=True, exist_ok=True)
-            _write_whole(path, compiled.cubin)
-        return path
+        return (
+            path if path.exists() else keep(path, compile_source(source, defines, self._architecture).cubin)
+        )
 
     def _key(self, source: str, defines: Mapping[str, int]) -> str:
         digest = hashlib.sha256((source_dir() / source).read_bytes() + self._headers)
@@ -134,8 +135,26 @@ def _compiler_version() -> str:
     return f"nvrtc {major}.{minor}"
 
 
+def keep(path: Path, data: bytes) -> Path:
+    """Where the data lies now: at `path`, or, if the disk is full or nobody may write there, in memory until this process ends."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(path, data)
+    except OSError as error:
+        logger.warning("%s cannot be written, and is compiled again at the next start: %s", path, error)
+        file = os.memfd_create(path.name)
+        os.write(file, data)
+        return Path(f"/proc/self/fd/{file}")
+    return path
+
+
 def _write_whole(path: Path, data: bytes) -> None:
     """Under a temporary name first, so that a half-written file is never seen by another process."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
+        try:
+            file.write(data)
+            file.flush()
+        except OSError:
+            os.unlink(file.name)
+            raise
     os.replace(file.name, path)

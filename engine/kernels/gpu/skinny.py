@@ -1,7 +1,7 @@
 """A decoder's blocks for a handful of tokens, five kernels a block.
 
 Norm, queries, keys and values with rotation and cache | attention | output, added | norm, gate and up | down, added. Each product
-reads its weights once at the rate of the memory: cuda/skinny_linear.cu.
+reads its weights once at the rate of the memory: cuda/skinny_linear.cu for the fewest tokens, beyond those cuda/skinny_wide.cu.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,87 +10,16 @@ from dataclasses import dataclass
 import torch
 
 from engine.batch import Batch
-from engine.kernels.gpu.decode_attention import max_shared_bytes
+from engine.kernels.gpu import skinny_wide
 from engine.kernels.gpu.linear import GpuLinear
-from engine.kernels.gpu.module import Argument, Kernel, KernelLibrary
+from engine.kernels.gpu.module import KernelLibrary
 from engine.kernels.gpu.shape import AttentionShape, element_defines
+from engine.kernels.gpu.skinny_product import CHUNK, SkinnyProduct, make_product
+from engine.kernels.gpu.skinny_wide import WideInput, WideInputs, WideProduct, make_wide_product
 from engine.kernels.ops import BlockWeights, LayerCache, Linear
-
-WARPS, THREADS = 8, 256
-TILE = 16  # rows of a weight that one mma takes
-CHUNK = 32  # channels that a weight's rows are a multiple of
-SIZES = (8, 16)  # tokens a kernel is compiled for; beyond them cuBLAS and the plain kernels are as fast
 
 # qkv with rotated queries, the batch, the cache -> Element [tokens, heads * head_dim]
 Attention = Callable[[torch.Tensor, Batch, LayerCache], torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Ring:
-    """How a kernel streams its weights: as much in flight as the memory needs to be busy."""
-
-    stage: int  # channels
-    num_stages: int
-
-    def defines(self) -> dict[str, int]:
-        return {"STAGE": self.stage, "NUM_STAGES": self.num_stages}
-
-    def shared_bytes(self, num_in: int, size: int, normed: bool) -> int:
-        """As skinny_linear.cu lays it out: sums, the whole of a normed input, each warp's stages."""
-        sums = WARPS * (TILE * (size + 1) + size) * 4 + 2 * size * 4
-        whole = size * (num_in + CHUNK) * 2 if normed else 0
-        rows = TILE if normed else TILE + size
-        stages = WARPS * self.num_stages * rows * (self.stage + CHUNK) * 2
-        return -(-sums // 128) * 128 + whole + stages
-
-
-# From the fastest on an H100 down.
-RINGS = tuple(Ring(*sizes) for sizes in ((128, 3), (64, 4), (64, 3), (32, 4), (32, 3)))
-
-
-@dataclass(frozen=True, slots=True)
-class SkinnyProduct:
-    """One product of a block."""
-
-    kernels: tuple[tuple[int, Kernel], ...]  # by the most tokens that each takes, ascending
-    grid: int
-
-    @property
-    def max_tokens(self) -> int:
-        return max((size for size, _ in self.kernels), default=0)
-
-    def __call__(self, num_tokens: int, *args: Argument) -> None:
-        kernel = next(kernel for size, kernel in self.kernels if num_tokens <= size)
-        kernel(self.grid, THREADS, *args, num_tokens)
-
-
-def make_product(
-    library: KernelLibrary,
-    kind: str,
-    weight: tuple[int, int],
-    defines: dict[str, int],
-    ring: Ring | None = None,
-) -> SkinnyProduct:
-    """kind: what skinny_linear.cu does with the product of a weight [out, in]. ring: None picks one."""
-    num_out, num_in = weight
-    own = {kind: 1, "IN": num_in, "OUT": num_out, **defines}
-    kernels = []
-    for size in SIZES:
-        normed = bool(defines["NORMED"])
-        fitting = ring or pick_ring(num_in, size, normed, max_shared_bytes(library.architecture))
-        if fitting is not None:
-            all_defines = {**own, **fitting.defines(), "TOKENS": size}
-            num_bytes = fitting.shared_bytes(num_in, size, normed)
-            kernels.append((size, library.get("skinny_linear.cu", "skinny_linear", all_defines, num_bytes)))
-    return SkinnyProduct(tuple(kernels), min(num_out // TILE, library.num_multiprocessors))
-
-
-def pick_ring(num_in: int, size: int, normed: bool, limit: int) -> Ring | None:
-    """The first whose stages divide a row, and that fits in `limit` bytes."""
-    for ring in RINGS:
-        if num_in % ring.stage == 0 and ring.shared_bytes(num_in, size, normed) <= limit:
-            return ring
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +62,34 @@ def make_kernels(library: KernelLibrary, block: BlockWeights, shape: AttentionSh
     )
 
 
+@dataclass(frozen=True, slots=True)
+class WideKernels:
+    """As SkinnyKernels, for up to skinny_wide.MAX_TOKENS tokens."""
+
+    begin: WideInputs
+    qkv: WideProduct
+    o: WideProduct
+    gate_up: WideProduct
+    down: WideProduct
+    last_down: WideProduct
+
+
+def make_wide_kernels(library: KernelLibrary, block: BlockWeights, shape: AttentionShape) -> WideKernels:
+    """For blocks as this one, on the library's device."""
+    hidden, inner = block.attention_norm.shape[0], _inner(block)
+    element = element_defines(shape.element)
+    return WideKernels(
+        begin=WideInputs(library, hidden, element),
+        qkv=make_wide_product(library, "QKV", (shape.width, hidden), shape.defines()),
+        o=make_wide_product(library, "ADDED", (hidden, shape.num_heads * shape.head_dim), element),
+        gate_up=make_wide_product(library, "GATED", (2 * inner, hidden), element),
+        down=make_wide_product(library, "ADDED", (hidden, inner), element),
+        last_down=make_wide_product(library, "STORED", (hidden, inner), element),
+    )
+
+
 class SkinnyBlocks:
-    """engine.kernels.ops.Blocks, for batches of up to max_tokens tokens."""
+    """engine.kernels.ops.Blocks, for batches of up to skinny_wide.MAX_TOKENS tokens."""
 
     def __init__(
         self,
@@ -145,14 +100,28 @@ class SkinnyBlocks:
         attention: Attention,
     ) -> None:
         """All blocks are such as `takes` accepts."""
-        self.blocks = blocks
-        self.shape = shape
-        self.eps = eps
-        self.attention = attention
-        self.kernels = make_kernels(library, blocks[0], shape)
+        self._fewest = FewTokens(blocks, shape, eps, attention, make_kernels(library, blocks[0], shape))
+        self._wide = WideTokens(blocks, shape, eps, attention, make_wide_kernels(library, blocks[0], shape))
 
     def takes(self, batch: Batch) -> bool:
-        return batch.num_tokens <= self.kernels.max_tokens
+        return batch.num_tokens <= skinny_wide.MAX_TOKENS
+
+    def __call__(
+        self, x: torch.Tensor, rope: torch.Tensor, batch: Batch, caches: list[LayerCache]
+    ) -> torch.Tensor:
+        few = batch.num_tokens <= self._fewest.kernels.max_tokens
+        return (self._fewest if few else self._wide)(x, rope, batch, caches)
+
+
+@dataclass(frozen=True, slots=True)
+class FewTokens:
+    """The blocks with cuda/skinny_linear.cu, which norms the residual stream itself."""
+
+    blocks: Sequence[BlockWeights]
+    shape: AttentionShape
+    eps: float
+    attention: Attention
+    kernels: SkinnyKernels
 
     def __call__(
         self, x: torch.Tensor, rope: torch.Tensor, batch: Batch, caches: list[LayerCache]
@@ -185,6 +154,62 @@ class SkinnyBlocks:
             self.kernels.down(num_tokens, weight, bias, gated, x)
         else:
             self.kernels.last_down(num_tokens, weight, bias, gated, None, 0.0, delta)
+
+
+@dataclass(frozen=True, slots=True)
+class WideTokens:
+    """The blocks with cuda/skinny_wide.cu: who adds to the residual stream prepares it for the norm that follows."""
+
+    blocks: Sequence[BlockWeights]
+    shape: AttentionShape
+    eps: float
+    attention: Attention
+    kernels: WideKernels
+
+    def __call__(
+        self, x: torch.Tensor, rope: torch.Tensor, batch: Batch, caches: list[LayerCache]
+    ) -> torch.Tensor:
+        normed = self.kernels.begin(x, self.blocks[0].attention_norm, self.shape.element)
+        for block, next_block, cache in zip(self.blocks, self.blocks[1:], caches, strict=False):
+            gated = self._up_to_gated(block, x, normed, rope, batch, cache)
+            self._add(self.kernels.down, block.down, gated, x, next_block.attention_norm, normed)
+        last = self.blocks[-1]
+        gated = self._up_to_gated(last, x, normed, rope, batch, caches[-1])
+        delta = x.new_empty(x.shape, dtype=self.shape.element)
+        self.kernels.last_down(batch.num_tokens, *_parts(last.down), gated, delta)
+        return delta
+
+    def _up_to_gated(
+        self,
+        block: BlockWeights,
+        x: torch.Tensor,
+        normed: WideInput,
+        rope: torch.Tensor,
+        batch: Batch,
+        cache: LayerCache,
+    ) -> torch.Tensor:
+        """Adds the attention to x -> dtype [tokens, inner]."""
+        qkv = x.new_empty(batch.num_tokens, self.shape.width, dtype=self.shape.element)
+        source = normed.weighted, normed.squares, self.eps
+        places = batch.positions, batch.cache_slots, cache.keys, cache.values
+        self.kernels.qkv(batch.num_tokens, *_parts(block.qkv), *source, qkv, rope, *places)
+        attended = self.attention(qkv, batch, cache)
+        self._add(self.kernels.o, block.o, attended, x, block.mlp_norm, normed)
+        gated = x.new_empty(batch.num_tokens, _inner(block), dtype=self.shape.element)
+        self.kernels.gate_up(batch.num_tokens, *_parts(block.gate_up), *source, gated)
+        return gated
+
+    def _add(
+        self,
+        product: WideProduct,
+        linear: Linear,
+        source: torch.Tensor,
+        x: torch.Tensor,
+        norm: torch.Tensor,
+        normed: WideInput,
+    ) -> None:
+        """x += linear(source), and what the norm after that wants."""
+        product(x.shape[0], *_parts(linear), source, x, norm, normed.weighted, normed.squares)
 
 
 def _parts(linear: Linear) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -17,6 +17,7 @@ from engine.runner.gpu.encoder_inputs import EncoderInputs
 from engine.runner.gpu.graphs import Steps
 from engine.runner.gpu.staging import to_host
 from engine.runner.gpu.stream import Mark, Stream
+from engine.step import Launch
 
 EncoderSteps = Steps[EncoderBucket, torch.Tensor]
 
@@ -69,10 +70,10 @@ class GpuEncoderRunner:
             answers = self._compute.model.plan_answers(batch)
             bucket = self._find_bucket(batch, answers)
             self._compute.inputs.write(batch, answers, bucket)
-            began = self._stream.mark(timed=True)
+            began, launch = self._stream.mark(timed=True), self._steps.launch_of(bucket)
             rows = to_host(self._steps.run(bucket)[: answers.num_rows])
             return GpuPendingEncode(
-                plan.step, batch.num_tokens, answers, rows, began, self._stream.mark(timed=True)
+                plan.step, batch.num_tokens, answers, rows, launch, began, self._stream.mark(timed=True)
             )
 
     def close(self) -> None:
@@ -92,6 +93,7 @@ class GpuPendingEncode:
     num_tokens: int
     answers: AnswerPlan
     rows: torch.Tensor  # float32 [rows, width], on the host once the step has ended
+    launch: Launch
     began: Mark
     ended: Mark
 
@@ -107,4 +109,5 @@ class GpuPendingEncode:
             num_tokens=self.num_tokens,
             failed=find_faults(outputs),
             seconds=self.began.seconds_until(self.ended),
+            launch=self.launch,
         )

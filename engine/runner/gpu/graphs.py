@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 
 from engine.runner.gpu.buckets import Bucket, EncoderBucket
+from engine.step import Launch
 
 Size = TypeVar("Size", Bucket, EncoderBucket)
 Result = TypeVar("Result")
@@ -21,6 +22,10 @@ class Steps(Protocol[AnySize, AnyResult]):
         """What the step makes; where it lies, the bucket's next step may write."""
         ...
 
+    def launch_of(self, bucket: AnySize) -> Launch:
+        """How `run` would launch it now."""
+        ...
+
 
 class EagerSteps(Generic[Size, Result]):
     """Kernel by kernel: where there are no graphs."""
@@ -30,6 +35,9 @@ class EagerSteps(Generic[Size, Result]):
 
     def run(self, bucket: Size) -> Result:
         return self._compute(bucket)
+
+    def launch_of(self, bucket: Size) -> Launch:
+        return "eager"
 
 
 class GraphSteps(Generic[Size, Result]):
@@ -51,6 +59,9 @@ class GraphSteps(Generic[Size, Result]):
         graph, result = self._graphs[bucket]
         graph.replay()
         return result
+
+    def launch_of(self, bucket: Size) -> Launch:
+        return "replayed" if bucket in self._graphs else "captured"
 
     def _capture(self, bucket: Size) -> tuple[torch.cuda.CUDAGraph, Result]:
         """Records, computes nothing. The step in flight goes on meanwhile."""

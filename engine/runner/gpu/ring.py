@@ -7,7 +7,16 @@ import numpy.typing as npt
 import torch
 
 NUM_ENTRIES = 4  # the host reads a step before it launches the second after it
-HEADER_FIELDS = ("step", "num_entries", "num_rows", "num_tokens", "begin_ns", "end_ns", "num_live", "unused")
+HEADER_FIELDS = (
+    "step",
+    "num_entries",
+    "num_rows",
+    "num_tokens",
+    "begin_ns",
+    "end_ns",
+    "num_live",
+    "num_moves",
+)
 HEADER_WORDS = 2 * len(HEADER_FIELDS)  # int64 each
 
 Ints = npt.NDArray[np.int32]
@@ -24,6 +33,7 @@ class Entry:
     num_rows: int  # that computed anything
     num_tokens: int  # computed
     num_live: int  # rows left after the step
+    num_moves: int  # rows that moved to close the holes
     begin_ns: int  # of the device's clock
     end_ns: int
 
@@ -48,11 +58,13 @@ class ResultRing:
 
     def read(self, step: int) -> Entry:
         """Copies. Raises LookupError for a step that is not done, or whose entry was used again."""
-        found, num_entries, num_rows, num_tokens, begin_ns, end_ns, num_live, _ = self._headers[
+        found, num_entries, num_rows, num_tokens, begin_ns, end_ns, num_live, num_moves = self._headers[
             step % NUM_ENTRIES
         ].tolist()
         if found != step:
             raise LookupError(f"the ring has step {found} where step {step} was looked for")
         body = self._words[step % NUM_ENTRIES, HEADER_WORDS:][: 3 * self._max_requests]
         slots, codes, finishes = body.reshape(3, self._max_requests)[:, :num_entries].copy()
-        return Entry(step, slots, codes, finishes, num_rows, num_tokens, num_live, begin_ns, end_ns)
+        return Entry(
+            step, slots, codes, finishes, num_rows, num_tokens, num_live, num_moves, begin_ns, end_ns
+        )

@@ -17,7 +17,7 @@ from engine.runner.gpu.state import DeviceState
 from engine.runner.gpu.stream import Mark, Stream
 from engine.runner.kv_cache import KvPlan
 from engine.sampler.sampler import NO_TOKEN, REASONS
-from engine.step import Logprobs, Plan, StepResult
+from engine.step import Launch, Logprobs, Plan, StepResult
 
 NANO = 1e-9
 
@@ -65,12 +65,14 @@ class GpuRunner:
             self._state.apply(plan)
             bucket = self._live.bucket(plan, self._buckets, self._state.max_tokens)
             prompt_logprobs: dict[int, Logprobs] = {}
+            launch: Launch = "eager"
             if scored := self._live.scored_slots(plan):
                 prompt_logprobs = self._compute.run_scored(bucket, scored)
             else:
+                launch = self._steps.launch_of(bucket)
                 self._steps.run(bucket)
             logprobs = self._compute.read_logprobs(bucket) if bucket.logprobs else None
-            return GpuPending(self, plan.step, self._stream.mark(), logprobs, prompt_logprobs)
+            return GpuPending(self, plan.step, self._stream.mark(), launch, logprobs, prompt_logprobs)
 
     def close(self) -> None:
         """Wait for what is still in the queue."""
@@ -93,6 +95,8 @@ class GpuRunner:
             num_tokens=entry.num_tokens,
             seconds=(entry.end_ns - entry.begin_ns) * NANO,
             gap=max(0, gap) * NANO,
+            launch=pending.launch,
+            num_moves=entry.num_moves,
             logprobs=logprobs,
             prompt_logprobs=pending.prompt_logprobs,
             failed=_failures(entry),
@@ -106,6 +110,7 @@ class GpuPending:
     runner: GpuRunner
     step: int
     mark: Mark
+    launch: Launch
     logprobs: LogprobsInFlight | None
     prompt_logprobs: dict[int, Logprobs]
 

@@ -14,6 +14,11 @@ def _steps() -> Section:
     steps = {"steps": SCOPE.rate(engine.STEP_SECONDS)}
     share = f"{SCOPE.total(engine.HOST_GAP)} / ({SCOPE.total(engine.HOST_GAP)} + {SCOPE.total(engine.STEP_SECONDS)})"
     gap_text = "Part of the time that no step was computing while there was work."
+    busy, busy_text = (
+        {"busy": SCOPE.total(engine.STEP_SECONDS)},
+        "Part of all time that a step was computing.",
+    )
+    moves = {"moves": SCOPE.rate(engine.MOVES)}
     return Section(
         "Steps",
         [
@@ -22,6 +27,9 @@ def _steps() -> Section:
             quantiles("Host gap between steps", engine.HOST_GAP, width=8),
             levels("Host gap, part of the time", "percentunit", {"gap": share}, gap_text),
             levels("Steps a second", "short", steps, "Steps that computed something."),
+            levels("Device busy", "percentunit", busy, busy_text),
+            rates("Steps by launch", engine.LAUNCHES, "launch", "ops"),
+            levels("Rows moved a second", "short", moves, engine.MOVES.text),
             heat_map("Tokens a step", engine.STEP_TOKENS, "short"),
             quantiles("Rows a step", engine.STEP_ROWS, "short"),
         ],
@@ -76,11 +84,18 @@ def _start() -> Section:
 
 def _processes() -> Section:
     memory = {"{{process}}": SCOPE.sum(engine.MEMORY, "process")}
+    held = {
+        f"{what}, {{{{process}}}}": SCOPE.sum(metric, "process")
+        for what, metric in (("tasks", server.TASKS), ("descriptors", server.DESCRIPTORS))
+    }
     versions = {"{{version}}, Python {{python}}": SCOPE.sum(server.BUILD, "version", "python")}
     return Section(
         "Processes",
         [
-            levels("Resident memory", "bytes", memory, engine.MEMORY.text, 16),
+            levels("Resident memory", "bytes", memory, engine.MEMORY.text, 12),
+            levels(
+                "Tasks and descriptors", "short", held, f"{server.TASKS.text} {server.DESCRIPTORS.text}", 12
+            ),
             Panel("Version", "stat", "short", versions, server.BUILD.text, shows="name"),
         ],
     )

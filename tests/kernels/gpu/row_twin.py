@@ -136,16 +136,16 @@ class RowTwin:
         assert (entry.num_rows, entry.num_tokens) == (int((packed.counts > 0).sum()), packed.batch.num_tokens)
         assert entry.num_live == num_live - len(ended)
         assert entry.begin_ns == int(self.buffers.began) <= entry.end_ns
-        self._advance(packed, tokens, finishes)
+        assert entry.num_moves == self._advance(packed, tokens, finishes)
         self._ended.append((step, ended))
         return set(ended)
 
-    def _advance(self, packed: Packed, tokens: torch.Tensor, finishes: torch.Tensor) -> None:
+    def _advance(self, packed: Packed, tokens: torch.Tensor, finishes: torch.Tensor) -> int:
         self.rows.columns.num_computed.add_(packed.counts)
         self.rows.append_tokens(packed.sampled_rows, tokens)
         finished = torch.zeros(self.rows.num_rows, dtype=torch.bool)
         finished[packed.sampled_rows] = finishes != Finish.RUNNING
-        self.rows.compact(finished)
+        return self.rows.compact(finished)
 
     def _check_state(self) -> None:
         got, want, n = self.device_rows, self.rows.columns, self.rows.num_rows

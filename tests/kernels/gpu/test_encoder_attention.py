@@ -1,19 +1,18 @@
-"""The attention of packed inputs against plain float32 attention, an input at a time."""
+"""The attention of packed inputs for any architecture against plain float32 attention, an input at a time."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from engine.kernels.encoder_reference import ReferenceEncoderOps
-from engine.kernels.gpu.encoder_attention import EncoderAttention, EncoderShape, EncoderTiles
+from engine.kernels.gpu.encoder_attention import EncoderAttention
+from engine.kernels.gpu.encoder_attention_mma import EncoderAttentionMma
+from engine.kernels.gpu.encoder_shape import EncoderShape, EncoderTiles
 from engine.kernels.gpu.module import KernelLibrary
-from engine.kernels.ops import Heads
-from tests.kernels.encoder_inputs import pack
+from tests.emulation.library import EmulatedLibrary
+from tests.kernels.gpu.packed_attention import TOLERANCE, check_attention
 
 SMALL = EncoderShape(2, 64, torch.float16, window=0, scale=0.125)
-TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 3e-3}
-PADS = 3  # tokens behind the last input
 
 
 @pytest.fixture
@@ -30,22 +29,7 @@ def check(
     generator: torch.Generator,
     num_layers: int = 1,
 ) -> None:
-    batch = pack(lens)
-    heads = Heads(shape.num_heads, shape.num_heads, shape.head_dim, shape.scale, shape.window)
-    attention = EncoderAttention(library, shape)
-    num_tokens = batch.num_tokens + PADS
-    tiles = attention.plan(batch.starts.to(library.device), num_tokens)
-    for _ in range(num_layers):
-        qkv = torch.full((num_tokens, 3 * shape.num_heads * shape.head_dim), torch.nan)
-        qkv[:-PADS] = torch.randn(qkv[:-PADS].shape, generator=generator)
-        qkv = qkv.to(shape.element)
-        expected = ReferenceEncoderOps().encoder_attention(qkv[:-PADS].float(), batch, heads)
-        out = torch.full((num_tokens, heads.num_heads * heads.head_dim), torch.nan, dtype=shape.element)
-        out = out.to(library.device)
-        attention(qkv.to(library.device), tiles, out)
-        got = out.cpu().float()
-        torch.testing.assert_close(got[:-PADS], expected, atol=TOLERANCE[shape.element], rtol=2e-2)
-        assert got[-PADS:].isnan().all()
+    check_attention(EncoderAttentionMma(library, shape), shape, lens, generator, library.device, num_layers)
 
 
 def random_lens(library: KernelLibrary, generator: torch.Generator) -> list[int]:
@@ -92,7 +76,7 @@ def test_great_scores(kernel_library: KernelLibrary, generator: torch.Generator,
 
 def planned(library: KernelLibrary, lens: list[int]) -> EncoderTiles:
     starts = torch.tensor([0, *lens]).cumsum(0).int().to(library.device)
-    return EncoderAttention(library, SMALL).plan(starts, sum(lens))
+    return EncoderAttentionMma(library, SMALL).plan(starts, sum(lens))
 
 
 @pytest.mark.parametrize("num_inputs", [1, 40, 3000])
@@ -120,6 +104,13 @@ def test_plan_begins_with_the_longest(kernel_library: KernelLibrary, generator: 
 
 def test_batches_without_inputs(kernel_library: KernelLibrary) -> None:
     assert int(planned(kernel_library, [0, 0]).num_tiles) == 0
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("head_dim", [32, 64])
+def test_the_kernel_of_an_architecture(generator: torch.Generator, architecture: str, head_dim: int) -> None:
+    library, shape = EmulatedLibrary(architecture=architecture), replace(SMALL, head_dim=head_dim)
+    check_attention(EncoderAttention(library, shape), shape, [70, 9], generator, library.device)
 
 
 def test_unfit_shapes_are_refused(kernel_library: KernelLibrary) -> None:

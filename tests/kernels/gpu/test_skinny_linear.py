@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from engine.kernels.gpu.module import KernelLibrary
-from engine.kernels.gpu.skinny import SkinnyProduct, make_product
+from engine.kernels.gpu.skinny_product import SkinnyProduct, make_product
 from engine.kernels.reference import rotate
 from tests.kernels.gpu.paged import from_paged
 

@@ -1,0 +1,67 @@
+"""Who was sent away, and when each may come back: a line behind the queue, so that not all come back at once.
+
+Nobody shows a ticket. A request is known by what it asks: whoever comes back asks the same again.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+GRACE_SECONDS = 30.0  # a promise is kept for so long after its time has come
+MAX_PROMISES = 1 << 16  # more are not remembered
+NEWEST = 1 / 64  # weight of the newest promise in the part that is taken up
+
+
+@dataclass(slots=True)
+class Promise:
+    due: float
+    taken_up: bool = False
+
+
+class Promises:
+    """Times are seconds of one clock, which the caller reads. Constant time an operation, all told."""
+
+    def __init__(self) -> None:
+        self._promises: OrderedDict[int, Promise] = OrderedDict()  # what is due first is first
+        self._line = 0.0  # when the last one is due
+        self._taken_up = 1.0  # the part of the promises for which somebody comes back
+
+    def __len__(self) -> int:
+        """Those whose time is yet to come or has just come."""
+        return len(self._promises)
+
+    def give(self, mark: int, now: float, wait: float, seconds: float) -> float:
+        """When this request, which will take `seconds` of the queue's time, may come back: in `wait`, behind those before it.
+
+        Whoever comes back too soon keeps its place.
+        """
+        self._forget(now)
+        known = self._promises.get(mark)
+        if known is not None and known.due > now:
+            return known.due
+        due = max(now + wait, self._line)
+        self._line = due + seconds * self._taken_up
+        if len(self._promises) < MAX_PROMISES:
+            self._promises[mark] = Promise(due)
+            self._promises.move_to_end(mark)
+        return due
+
+    def take_up(self, mark: int, now: float) -> bool:
+        """Whether this request was told to come back by now. It may be asked again, for its other choices."""
+        self._forget(now)
+        promise = self._promises.get(mark)
+        if promise is None or promise.due > now:
+            return False
+        if not promise.taken_up:
+            promise.taken_up = True
+            self._taken_up += NEWEST * (1.0 - self._taken_up)
+        return True
+
+    def _forget(self, now: float) -> None:
+        """Those nobody came back for leave their part of the line to others."""
+        while self._promises:
+            mark, promise = next(iter(self._promises.items()))
+            if promise.due + GRACE_SECONDS > now:
+                return
+            del self._promises[mark]
+            if not promise.taken_up:
+                self._taken_up -= NEWEST * self._taken_up

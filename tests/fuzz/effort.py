@@ -1,0 +1,18 @@
+"""How long the fuzzing tests look: as hypothesis's profile says, which `--hypothesis-profile=long` makes longer."""
+
+from hypothesis import HealthCheck, settings
+
+LONG = "long"
+
+
+def register() -> None:
+    settings.register_profile(LONG, max_examples=10_000)
+
+
+def effort(part: float) -> settings:
+    """A part of the profile's examples, at least one."""
+    return settings(
+        max_examples=max(1, round(settings().max_examples * part)),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
