@@ -118,13 +118,12 @@ async def stream_storm(server: Deployed, num_streams: int, num_tokens: int) -> O
 async def leave_storm(server: Deployed, num_each: int, longest: int) -> Outcome:
     """At every stage: half-sent heads and bodies, prompts, whole answers that are being made, streams."""
     rng = random.Random(1)
-    prompt = lambda: {"prompt": long_prompt(rng, 200)}  # noqa: E731
     whole = short(longest)
     cut = [whole[: rng.randrange(1, len(whole))] for _ in range(num_each)]
     stages: dict[str, list[Awaitable[Told]]] = {
         "half-sent": [ask_and_leave(server.place, part, rng.uniform(0, 1)) for part in cut],
         "prompt": [
-            ask_and_leave(server.place, short(longest, **prompt()), rng.uniform(0, 1))
+            ask_and_leave(server.place, short(longest, prompt=long_prompt(rng, 200)), rng.uniform(0, 1))
             for _ in range(num_each)
         ],
         "decode": [

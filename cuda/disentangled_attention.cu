@@ -4,29 +4,35 @@
 #define BLOCK_SIZE 16  // cache.cuh wants one; nothing is paged here
 #define WINDOW 0
 #define SOFTCAP 0
-#include "input_tile.cuh"
+#include "attention_inputs.cuh"
 #include "relative_scores.cuh"
 
 constexpr int kWidth = NUM_HEADS * HEAD_DIM;
 
-// The attention Source. The tile lies in shared memory.
+// What a block works on: a tile of kTileM queries, one head.
+struct Work {
+  InputTile tile;
+  int head;
+};
+
+// The attention Source. The work lies in shared memory.
 struct RelativeSource {
   const Element* qkv;  // [tokens, 3 * kWidth]
   Element* outs;       // [tokens, kWidth]
-  const InputTile& tile;
+  const Work& work;
 
-  DEVICE int num_rows() const { return min(tile.num_tokens - tile.first, kTileM); }
-  DEVICE int end() const { return tile.num_tokens; }
+  DEVICE int num_rows() const { return work.tile.num_rows; }
+  DEVICE int end() const { return work.tile.num_tokens; }
   // Whether there are rows from this one on. It is asked before each product: between branches the compiler holds no registers for the
   // product after it.
   DEVICE bool has_rows(int first) const { return uniform(first < num_rows()); }
-  DEVICE Span span(int) const { return {0, tile.num_tokens}; }
+  DEVICE Span span(int) const { return {0, work.tile.num_tokens}; }
   DEVICE const Element* channels(int which, int token) const {
-    return qkv + static_cast<i64>(tile.start + token) * (3 * kWidth) + which * kWidth + tile.head * HEAD_DIM;
+    return qkv + static_cast<i64>(work.tile.start + token) * (3 * kWidth) + which * kWidth + work.head * HEAD_DIM;
   }
-  DEVICE const Element* query(int row) const { return channels(0, tile.first + row); }
+  DEVICE const Element* query(int row) const { return channels(0, work.tile.first + row); }
   DEVICE Element* out(int row) const {
-    return outs + static_cast<i64>(tile.start + tile.first + row) * kWidth + tile.head * HEAD_DIM;
+    return outs + static_cast<i64>(work.tile.start + work.tile.first + row) * kWidth + work.head * HEAD_DIM;
   }
 
   // The keys of a step, which: 1, or its values, 2. Zeros behind the input's last.
@@ -43,7 +49,7 @@ struct RelativeSource {
 
   template <int kRows>
   DEVICE RowPlaces<kRows> rows_from(const Positions& positions, int offset) const {
-    return RowPlaces<kRows>(positions, offset, tile.first, num_rows(), tile.num_tokens);
+    return RowPlaces<kRows>(positions, offset, work.tile.first, num_rows(), work.tile.num_tokens);
   }
 };
 
@@ -51,7 +57,7 @@ struct RelativeSource {
 DEVICE void begin_tile(const RelativeSource& source, const Positions& positions, const RelativeShared& shared) {
   load_queries(source, shared.tiles, warp_id() * kWarpRows);
   source.load(shared.keys_at(0), 1, 0);
-  source.rows_from<kStepRows>(positions, 0).load(shared, positions, source.tile.head);
+  source.rows_from<kStepRows>(positions, 0).load(shared, positions, source.work.head);
   copy_async_commit();
 }
 
@@ -65,7 +71,7 @@ DEVICE void begin_step(const RelativeSource& source, const Positions& positions,
   copy_async_commit();
   if (next < source.end()) {
     source.load(shared.keys_at(next), 1, next);
-    places.load(shared, positions, source.tile.head);
+    places.load(shared, positions, source.work.head);
   }
   copy_async_commit();
 }
@@ -115,6 +121,19 @@ DEVICE void attend_tile(const RelativeSource& source, const Positions& positions
   if (source.has_rows(first_row)) store_rows(source, rows, shared.tiles, first_row);
 }
 
+// Tiles of kTileM tokens; the last has what is left.
+struct EvenCut {
+  DEVICE int num_tiles(int num_tokens) const { return ceil_div(num_tokens, kTileM); }
+  DEVICE int first(int, int i) const { return i * kTileM; }
+};
+
+// One block. tiles [at most starts[num_inputs] / kTileM + num_inputs]. Once a batch, for all layers.
+extern "C" __global__ void __launch_bounds__(1024)
+    plan_disentangled_attention(const int* starts, int num_inputs, InputTile* tiles, int* num_tiles) {
+  wait_for_previous_kernel();
+  plan_tiles(starts, num_inputs, EvenCut{}, tiles, num_tiles);
+}
+
 // qkv Element [tokens, 3 * NUM_HEADS * HEAD_DIM], out Element [tokens, NUM_HEADS * HEAD_DIM]. places: see Positions. Blocks stay and take
 // one tile and head after the other. counters int32 [2], zero before and after: items taken behind the first of each block, blocks that
 // have ended.
@@ -122,19 +141,16 @@ extern "C" __global__ void __launch_bounds__(kNumThreads, 2)
     disentangled_attention(const Element* qkv, const Element* keys, const Element* queries, const int* places, int middle,
                            const InputTile* tiles, const int* num_tiles, float scale, int* counters, Element* out) {
   SHARED_BYTES(bytes);
-  __shared__ InputTile tile;
+  __shared__ Work work;
   __shared__ int next_item;
   wait_for_previous_kernel();
   let_next_kernel_begin();
   RelativeShared shared(bytes);
-  RelativeSource source{qkv, out, tile};
+  RelativeSource source{qkv, out, work};
   Positions positions{keys, queries, places, middle};
   int num_items = *num_tiles * NUM_HEADS;
   for (int item = blockIdx.x; item < num_items;) {
-    if (threadIdx.x == 0) {
-      tile = tiles[item / NUM_HEADS];
-      tile.head = item % NUM_HEADS;
-    }
+    if (threadIdx.x == 0) work = {tiles[item / NUM_HEADS], item % NUM_HEADS};
     __syncthreads();
     begin_tile(source, positions, shared);
     if (threadIdx.x == 0) next_item = gridDim.x + atomicAdd(counters, 1);

@@ -23,18 +23,18 @@ extern "C" __global__ __launch_bounds__(kBlockThreads) void embed_layer_norm(con
                                                                              int num_tokens, int num_types, float eps) {
   let_next_kernel_begin();
   wait_for_previous_kernel();
-  const int token = own_token();
+  const int token = own_token<1>();
   if (token >= num_tokens) return;
-  Row row, other;
-  load_row(row_of(words, token_ids[token]), row);
+  Row rows[1], other;
+  load_row(row_of(words, token_ids[token]), rows[0]);
   if (positions) {
     load_row(row_of(positions, position_ids[token]), other);
-    add_row(other, row);
+    add_row(other, rows[0]);
   }
   if (types) {
     load_row(row_of(types, num_types == 1 ? 0 : type_ids[token]), other);
-    add_row(other, row);
+    add_row(other, rows[0]);
   }
-  normalise(row, weight, bias, eps);
-  store_row(row, out + static_cast<i64>(token) * HIDDEN);
+  normalise(rows, weight, bias, eps);
+  store_row(rows[0], out + static_cast<i64>(token) * HIDDEN);
 }

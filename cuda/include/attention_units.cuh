@@ -101,7 +101,8 @@ DEVICE bool weigh_lazily(float (&scores)[kCount], Softmax& softmax, const View& 
 
 // Weights of the tile that comes first, of which only kKeys can be seen.
 template <int kKeys>
-DEVICE void weigh_first(Weights& weights, Softmax& softmax, Shared& shared, const Consumer& consumer, const View& view, u64 queries, int tile) {
+DEVICE void weigh_first(Weights& weights, Softmax& softmax, Shared& shared, const Consumer& consumer, const View& view, u64 queries,
+                        int tile) {
   float scores[kKeys / 2], correction[2];
   issue_scores(scores, queries, shared.keys[consumer.stage.place]);
   warpgroup_wait<0>();
@@ -141,7 +142,8 @@ DEVICE void attend_unit(Output& out, Softmax& softmax, Shared& shared, Consumer&
     release(&shared.keys_empty[stage.place]);
     bool rose = weigh_lazily(scores, softmax, view, tile, consumer.factor, correction);
     hold(scores);
-    if (tile > unit.first) wait_for_keys(shared, stage.after());  // here, as only a branch keeps the assembler from waiting before the softmax
+    // Here, as only a branch keeps the assembler from waiting for the products before the softmax.
+    if (tile > unit.first) wait_for_keys(shared, stage.after());
     warpgroup_wait<0>();
     hold(scores);  // nor are they packed before the products have read the old weights
     hold_output(out);

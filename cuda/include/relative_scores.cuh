@@ -13,6 +13,9 @@ constexpr int kPairs = (kTileN + kWarpRows) / 16;     // of tiles of 8 offsets, 
 using Band = float[kAtoms][kBandTiles][4];
 using Cross = float[kScoreTiles][3][4];               // 8 keys with three times 16 offsets, of which they meet 40
 
+// As fresh_thread. Without it what follows from the lane is held throughout, and registers do not suffice.
+DEVICE int fresh_lane() { return fresh_thread() % WARP; }
+
 DEVICE void clear(Scores& scores) {
 #pragma unroll
   for (int i = 0; i < kAtoms * kScoreTiles * 4; ++i) scores[i / (4 * kScoreTiles)][i / 4 % kScoreTiles][i % 4] = 0;
@@ -42,7 +45,7 @@ DEVICE void multiply_positions(Band& band, const Queries& queries, const Element
 
 // Row r of an atom finds its key 8 n + i in column 8 (n + 1) + 7 - r + i, row r + 8 in column 8 n + 7 - r + i.
 DEVICE void align_band(float (&scores)[kScoreTiles][4], const float (&band)[kBandTiles][4]) {
-  int lane = lane_id(), column = lane % 4, shift = 7 - lane / 4;
+  int lane = fresh_lane(), column = lane % 4, shift = 7 - lane / 4;
   bool odd = shift & 1;
   int even_lanes = shift / 2, odd_lanes = even_lanes + odd;  // how far away the values of the even and of the odd column are
   int even_from = lane - column + (column + even_lanes) % 4, odd_from = lane - column + (column + odd_lanes) % 4;
@@ -73,7 +76,7 @@ DEVICE void score_positions(Scores& scores, const Queries& queries, const Elemen
 
 // scores += queries keys^T, and cross = positions keys^T.
 DEVICE void multiply_keys(Scores& scores, Cross& cross, const Queries& queries, const Element* keys, const Element* ring, int first) {
-  int lane = lane_id();
+  int lane = fresh_lane();
   int key_base = tile_offset<kTileN>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
   int ring_base = tile_offset<kRing>(lane % 16, lane / 16);
 #pragma unroll

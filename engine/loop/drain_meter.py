@@ -22,7 +22,7 @@ class DrainMeter:
     def seconds(self, num_tokens: int) -> float:
         """Until so many tokens have left: 0 as long as nothing was measured, and if none left as long as that was so."""
         if self._num_tokens == 0:
-            return self._seconds
+            return self._seconds if num_tokens else 0.0
         return num_tokens * self._seconds / self._num_tokens
 
 

@@ -1,13 +1,14 @@
 """Who was sent away, and when each may come back: a line behind the queue, so that not all come back at once.
 
-Nobody shows a ticket. A request is known by what it asks: whoever comes back asks the same again.
+Each owner has a line of its own, so that one's flood sends no other far away. Nobody shows a ticket. A request is known by
+what it asks: whoever comes back asks the same again.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass
 
 GRACE_SECONDS = 30.0  # a promise is kept for so long after its time has come
-MAX_PROMISES = 1 << 16  # more are not remembered
+MAX_PROMISES = 1 << 16  # of one owner; more are not remembered
 NEWEST = 1 / 64  # weight of the newest promise in the part that is taken up
 
 
@@ -17,8 +18,8 @@ class Promise:
     taken_up: bool = False
 
 
-class Promises:
-    """Times are seconds of one clock, which the caller reads. Constant time an operation, all told."""
+class Line:
+    """One owner's. Times are seconds of one clock, which the caller reads. Constant time an operation, all told."""
 
     def __init__(self) -> None:
         self._promises: OrderedDict[int, Promise] = OrderedDict()  # what is due first is first
@@ -65,3 +66,29 @@ class Promises:
             del self._promises[mark]
             if not promise.taken_up:
                 self._taken_up -= NEWEST * self._taken_up
+
+
+class Promises:
+    """All owners' lines, as long as somebody is in them."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, Line] = {}
+
+    def has_any(self, owner: str) -> bool:
+        """Whether somebody of this owner's was sent away and may come back."""
+        return owner in self._lines
+
+    def give(self, owner: str, mark: int, now: float, wait: float, seconds: float) -> float:
+        """As Line.give. Owners share what leaves the queue, so that a place takes longer where more of them have lines."""
+        line = self._lines.setdefault(owner, Line())
+        return line.give(mark, now, wait, seconds * len(self._lines))
+
+    def take_up(self, owner: str, mark: int, now: float) -> bool:
+        """As Line.take_up."""
+        line = self._lines.get(owner)
+        if line is None:
+            return False
+        found = line.take_up(mark, now)
+        if not line:
+            del self._lines[owner]
+        return found

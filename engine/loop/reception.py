@@ -46,7 +46,8 @@ class Reception:
 
     def _limit(self, message: Submit | Encode) -> float:
         """Half of the queue is kept for those who were sent away and come back when they were told to."""
-        if not self._promises or self._promises.take_up(_mark(message), self._clock()):
+        was_told = self._promises.take_up(message.owner, _mark(message), self._clock())
+        if was_told or not self._promises.has_any(message.owner):
             return self._max_seconds
         return self._max_seconds / 2
 
@@ -76,10 +77,12 @@ class Reception:
     def _wait(self, message: Submit | Encode, num_tokens_before: int) -> float:
         """Seconds until the queue has room for it and for all who were sent away before, by the measured drain."""
         now, wait = self._clock(), self._meter.seconds(num_tokens_before)
+        if self._draining:
+            return wait
         if self._max_seconds:
             wait = max(0.0, wait - self._max_seconds / 2)
         seconds = self._meter.seconds(len(_prompt(message)))
-        return self._promises.give(_mark(message), now, wait, seconds) - now
+        return self._promises.give(message.owner, _mark(message), now, wait, seconds) - now
 
     def fail(self, request_id: int, client: int, fault: str) -> None:
         """It is none that can be computed here."""
@@ -97,4 +100,4 @@ def _prompt(message: Submit | Encode) -> tuple[int, ...]:
 def _mark(message: Submit | Encode) -> int:
     """Equal for requests that ask the same; others share one with as little luck as it takes to share a hash."""
     max_tokens = message.sampling.max_tokens if isinstance(message, Submit) else 0
-    return hash((message.owner, _prompt(message), max_tokens))
+    return hash((_prompt(message), max_tokens))

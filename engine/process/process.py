@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,7 @@ import zmq
 
 from engine import wire
 from engine.config import ConfigError, EngineConfig, settle
-from engine.process.environment import (
-    ignore_interrupts,
-    name_process,
-    outlive_output,
-    set_threads,
-    share_metrics,
-)
+from engine.process import environment
 from engine.process.heartbeat import Heartbeat
 from engine.request import Abort, ClientGone, Emit, Encode, EngineInfo, LoadPhase, Status, Submit, ToEngine
 from engine.startup import StartupReport
@@ -88,17 +83,21 @@ def run_engine(config: EngineConfig, place: Place, factory: RunnerFactory | None
     `factory` must be importable by a spawned process; None builds the model's own runner. Exits with a
     message if the settings or the model are refused.
     """
-    name_process("loom-engine")
-    outlive_output()
-    ignore_interrupts()
-    set_threads(config.threads)
-    share_metrics(place.directory)
+    environment.name_process("loom-engine")
+    environment.outlive_output()
+    environment.ignore_interrupts()
+    environment.set_threads(config.threads)
+    environment.share_metrics(place.directory)
     host = EngineHost(config, place)
     try:
         host.load(factory or load_model)
         host.serve()
     except ModelRefused as error:
         sys.exit(f"error: {error}")
+    except Exception:
+        traceback.print_exc()
+        host.close()
+        os._exit(1)  # a broken device's step may never end, and would be waited for
     finally:
         host.close()
 

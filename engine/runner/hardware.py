@@ -9,7 +9,7 @@ import torch
 
 from engine.checkpoint import EncoderConfig, ModelConfig
 from engine.config import ConfigError, Device
-from engine.kernels.gpu import encoder_attention, prompt_attention
+from engine.kernels.gpu import disentangled_attention, encoder_attention, prompt_attention
 from engine.kernels.gpu.decode_attention import MAX_GROUP
 
 MIN_CAPABILITY = (8, 0)  # Ampere: bfloat16 in the tensor cores, asynchronous copies
@@ -47,10 +47,9 @@ def find_gpu_fault(model: ModelConfig | EncoderConfig) -> str:
         if model.num_heads > MAX_GROUP * model.num_kv_heads:
             return f"{model.num_heads} query heads share {model.num_kv_heads} KV heads; on a GPU at most {MAX_GROUP} share one"
     else:
-        head_dims = encoder_attention.HEAD_DIMS
+        is_relative = model.disentangled is not None and model.disentangled.relative
+        head_dims = (disentangled_attention if is_relative else encoder_attention).HEAD_DIMS
         sizes["embedding_size"] = model.embedding_size
-        if model.disentangled is not None:
-            return "the attention of DeBERTa computes on a CPU"
     if model.head_dim not in head_dims:
         return f"attention heads have {model.head_dim} channels; a GPU takes {', '.join(map(str, head_dims))}"
     odd = [name for name, size in sizes.items() if size % 8]

@@ -39,8 +39,18 @@ class StagedReader:
     def read(self, name: str, out: torch.Tensor) -> None:
         """Begin to fill out, which is contiguous; in its dtype, whatever the file's."""
         flat = out.view(-1)
+        if self._stream is not None:  # what was queued before may still read this memory for somebody else
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
         pieces = self._source.pieces(name, self._piece_bytes)
         self._pending.append((name, [self._threads.submit(self._fill, flat, piece) for piece in pieces]))
+
+    def wait(self) -> None:
+        """For what was given so far, to be computed with. Errors: the first of those of reading."""
+        for _, futures in self._pending:
+            for future in futures:
+                future.result()
+        if self._stream is not None:
+            self._stream.synchronize()
 
     def finish(self, on_read: Callable[[str], None]) -> None:
         """Wait for the rest; on_read gets each tensor's name, in order. Errors: the first of those of reading."""

@@ -57,7 +57,7 @@ class Weights:
     def take(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
         """A tensor, or several as one [sum of rows, ...] where the name's module is in the fused table.
 
-        On a GPU its values are there once `finish` has returned.
+        On a GPU its values are there once `finish` or a `wait` has returned.
         """
         parts = self._parts(name)
         rows = [self._layout.shapes[part][0] for part in parts]
@@ -68,8 +68,13 @@ class Weights:
             self._read(part, piece)
         return out
 
+    def wait(self) -> None:
+        """For what was taken so far. Errors: CheckpointError for a damaged tensor."""
+        if self._staged is not None:
+            self._staged.wait()
+
     def finish(self) -> None:
-        """Wait for what was taken. Errors: CheckpointError for a damaged tensor."""
+        """Wait for what was taken; nothing is taken after it. Errors: CheckpointError for a damaged tensor."""
         if self._staged is not None:
             self._staged.finish(self._tell)
 

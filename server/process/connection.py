@@ -104,6 +104,7 @@ class Connection(HttpToolsProtocol):
             self.scope.setdefault("state", {})["refusal"] = self._headers_too_large()
             self.url = self.url or b"/"
         self._stop_sending()
+        assert self.parser is not None, "it has just called"
         if self.parser.should_upgrade() and self._announces_body():
             self.scope.setdefault("state", {})["refusal"] = _upgrade_with_body()
         super().on_headers_complete()  # raises for an address that is none

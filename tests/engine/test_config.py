@@ -32,6 +32,7 @@ from engine.runner.hardware import (
 from engine.startup import StartupReport
 from tests.engine.encoder_files import BERT, open_files
 
+RELATIVE = {"architectures": ["DebertaV2Model"], "model_type": "deberta-v2", "relative_attention": True}
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
 
@@ -190,10 +191,9 @@ def test_a_gpu_is_used_where_it_can_be(
         ({}, ""),
         ({"num_attention_heads": 8}, "heads have 16 channels; a GPU takes 32, 64, 96, 128"),
         ({"intermediate_size": 100}, "intermediate_size is 100; a GPU takes multiples of 8"),
-        (
-            {"architectures": ["DebertaV2Model"], "model_type": "deberta-v2", "relative_attention": True},
-            "DeBERTa",
-        ),
+        (RELATIVE, ""),
+        (RELATIVE | {"num_attention_heads": 1}, "heads have 128 channels; a GPU takes 32, 64"),
+        (RELATIVE | {"num_attention_heads": 1, "relative_attention": False}, ""),
     ],
 )
 def test_encoders_that_no_gpu_computes(options: dict[str, object], fault: str, tmp_path: Path) -> None:

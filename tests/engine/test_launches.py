@@ -57,7 +57,10 @@ def test_each_step_is_told_once() -> None:
 
 
 def test_steps_kernel_by_kernel_say_so() -> None:
-    steps = EagerSteps(lambda bucket: bucket.num_rows)
+    def num_rows(bucket: Bucket) -> int:
+        return bucket.num_rows
+
+    steps = EagerSteps(num_rows)
     bucket = Bucket(4, 2)
     assert (steps.launch_of(bucket), steps.run(bucket)) == ("eager", 2)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from engine.loop.promises import GRACE_SECONDS, MAX_PROMISES, Promises
+from engine.loop.promises import GRACE_SECONDS, MAX_PROMISES, Line, Promises
 from engine.request import SamplingParams, Submit
 from tests.engine.counting_runner import VOCAB
 from tests.engine.harness import Bench, small
@@ -18,31 +18,41 @@ CAPACITY = ROWS / TOKENS  # requests a second
 
 
 def test_those_sent_away_come_back_one_after_the_other() -> None:
-    promises = Promises()
-    due = [promises.give(mark, 100.0, 5.0, 2.0) for mark in range(3)]
+    line = Line()
+    due = [line.give(mark, 100.0, 5.0, 2.0) for mark in range(3)]
     assert due == [105.0, 107.0, 109.0]
-    assert promises.give(0, 102.0, 50.0, 2.0) == 105.0, "who comes back too soon keeps its place"
-    assert not promises.take_up(0, 104.9) and not promises.take_up(9, 105.0)
-    assert promises.take_up(0, 105.0) and promises.take_up(0, 106.0), "it may have several choices"
-    assert promises.give(3, 200.0, 5.0, 2.0) == 205.0, "the line is over"
+    assert line.give(0, 102.0, 50.0, 2.0) == 105.0, "who comes back too soon keeps its place"
+    assert not line.take_up(0, 104.9) and not line.take_up(9, 105.0)
+    assert line.take_up(0, 105.0) and line.take_up(0, 106.0), "it may have several choices"
+    assert line.give(3, 200.0, 5.0, 2.0) == 205.0, "the line is over"
 
 
 def test_places_nobody_comes_back_for_are_given_to_others() -> None:
-    promises, now = Promises(), 0.0
+    line, now = Line(), 0.0
     for mark in range(1000):
-        promises.give(mark, now, 1.0, 1.0)
+        line.give(mark, now, 1.0, 1.0)
         now += 1.0
-    due = [promises.give(mark, now, 1.0, 1.0) for mark in range(1000, 1100)]
+    due = [line.give(mark, now, 1.0, 1.0) for mark in range(1000, 1100)]
     assert due[-1] - due[0] < 5.0, "a hundred, of whom nobody is expected"
     now += 10 * GRACE_SECONDS
-    assert promises.give(0, now, 1.0, 1.0) == now + 1.0 and len(promises) == 1
+    assert line.give(0, now, 1.0, 1.0) == now + 1.0 and len(line) == 1
 
 
 def test_promises_are_bounded() -> None:
-    promises = Promises()
+    line = Line()
     for mark in range(MAX_PROMISES + 10):
-        promises.give(mark, 0.0, 1.0, 0.0)
-    assert len(promises) == MAX_PROMISES
+        line.give(mark, 0.0, 1.0, 0.0)
+    assert len(line) == MAX_PROMISES
+
+
+def test_owners_have_lines_of_their_own() -> None:
+    promises = Promises()
+    for mark in range(1000):
+        promises.give("flood", mark, 0.0, 1.0, 1.0)
+    assert promises.has_any("flood") and not promises.has_any("quiet")
+    assert promises.give("quiet", 0, 0.0, 1.0, 1.0) == 1.0
+    assert promises.give("quiet", 1, 0.0, 1.0, 1.0) == 3.0, "two owners share what leaves the queue"
+    assert not promises.take_up("flood", -1, 2000.0) and not promises.has_any("flood"), "all of them are over"
 
 
 class Crowd:

@@ -12,6 +12,7 @@ from engine.config import PIECE_TOKENS, EngineConfig, settle
 from engine.request import Submit
 from engine.step import Pending, Plan
 from tests.engine.counting_runner import CountingRunner, Done
+from tests.engine.encoder_bench import EncoderBench, text
 from tests.engine.harness import Bench, ask, small
 
 LONG = 2048
@@ -230,3 +231,14 @@ def test_an_owner_is_charged_for_what_is_computed_and_not_for_what_is_found_in_t
     assert shares.work("a") // 1 == 33 + 1 + 2
     shares.release("other")
     owned.finish()
+
+
+def test_an_encoder_reads_a_quiet_owners_input_in_the_next_step() -> None:
+    bench = EncoderBench(small(max_batch_tokens=8))
+    for request_id in range(20):
+        bench.submit(msgspec.structs.replace(text(request_id, 4), owner="flood"))
+    bench.engine.step()
+    bench.submit(msgspec.structs.replace(text(99, 4), owner="quiet"))
+    bench.engine.step()
+    assert [started.id for started in bench.clients.started][2:] == [99, 2]
+    bench.run()

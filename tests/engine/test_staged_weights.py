@@ -7,11 +7,17 @@ import torch
 from safetensors.torch import save_file
 
 from engine.checkpoint import CheckpointError, open_checkpoint
+from engine.kernels.encoder_reference import ReferenceEncoderOps
+from engine.models import find_encoder
+from engine.models.encoders.packed import PackedEncoder, encoder_layout
 from engine.models.llama import Llama
 from engine.weights import Layout, Weights, open_weights
+from engine.weights.encoder import EncoderSource
 from engine.weights.gguf import GgufSource
 from engine.weights.safetensors import SafetensorsSource
 from engine.weights.staging import StagedReader
+from tests.engine.encoder_models import answer, load, make_inputs, make_theirs
+from tests.engine.encoder_models import save as save_model
 
 DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda", 0), marks=pytest.mark.gpu)]
 FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj")}
@@ -62,6 +68,44 @@ def test_files_in_pieces(
     assert torch.equal(qkv.cpu(), torch.cat(parts).to(dtype))
     assert torch.equal(norm.cpu(), tensors["norm.weight"].float())
     assert weights.num_bytes == embedding.nbytes + qkv.nbytes + norm.nbytes
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_what_was_taken_can_be_waited_for(tmp_path: Path, device: torch.device) -> None:
+    tensors = save(tmp_path, torch.float32)
+    reports: list[str] = []
+    with torch.inference_mode():
+        weights = staged(tmp_path, torch.float32, device, reports)
+        embedding = weights.take("embed.weight")
+        weights.wait()
+        doubled = 2 * embedding
+        del embedding
+        norm = weights.take("norm.weight")
+        weights.wait()
+        qkv = weights.take("a.qkv_proj.weight")
+        weights.finish()
+    assert torch.equal(doubled.cpu(), 2 * tensors["embed.weight"])
+    assert torch.equal(norm.cpu(), tensors["norm.weight"])
+    assert torch.equal(qkv.cpu(), torch.cat([tensors[f"a.{name}_proj.weight"] for name in "qkv"]))
+    assert len(reports) == len(set(reports)) == len(SHAPES)
+
+
+@pytest.mark.parametrize("name", ["deberta", "deberta-v3"])
+def test_positions_are_projected_by_weights_that_are_there(tmp_path: Path, name: str) -> None:
+    save_model(make_theirs(name, "embed"), tmp_path)
+    checkpoint = open_checkpoint(str(tmp_path))
+    family = find_encoder("deberta")
+    layout = encoder_layout(checkpoint.encoder, family)
+    source = EncoderSource(tmp_path, layout, ())
+    cpu = torch.device("cpu")
+    reader = StagedReader(source, cpu, piece_bytes=60)
+    with torch.inference_mode():
+        weights = Weights(source, layout, torch.float32, None, cpu, reader)
+        model = PackedEncoder(checkpoint.encoder, family, weights, ReferenceEncoderOps())
+        weights.finish()
+    inputs = make_inputs()
+    for got, want in zip(answer(model, inputs), answer(load(tmp_path), inputs), strict=True):
+        assert torch.equal(got, want)
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:

@@ -3,6 +3,13 @@
 from hypothesis import HealthCheck, settings
 
 LONG = "long"
+SLOW_AND_SHARED = (
+    HealthCheck.too_slow,
+    HealthCheck.filter_too_much,
+    HealthCheck.data_too_large,
+    HealthCheck.large_base_example,
+    HealthCheck.function_scoped_fixture,
+)
 
 
 def register() -> None:
@@ -14,5 +21,5 @@ def effort(part: float) -> settings:
     return settings(
         max_examples=max(1, round(settings().max_examples * part)),
         deadline=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=SLOW_AND_SHARED,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(
+with atheris.instrument_imports(  # pyright: ignore[reportAttributeAccessIssue]
     include=["engine.checkpoint", "engine.weights.safetensors", "server.text", "server.sse", "server.schema"],
     enable_loader_override=False,
 ):

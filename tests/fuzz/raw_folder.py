@@ -2,7 +2,10 @@
 
 import json
 import struct
+from pathlib import Path
 from typing import Any
+
+from hypothesis import strategies as st
 
 Json = dict[str, Any]
 
@@ -49,3 +52,22 @@ def safetensors(header: Json | bytes, data: bytes = b"", size: int | None = None
     """A file, whose header may be given as it is, and may lie about its own size."""
     written = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(written) if size is None else size) + written + data
+
+
+def put(folder: Path, config: Json = CONFIG, tokenizer: Json = TOKENIZER) -> Path:
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+# What may stand for a value.
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-1, 2**64)
+    | st.sampled_from([10**30, 10**400, 1e308, 0.5, "silu", "yarn", "\x1b[2J", "x" * 300])
+    | st.floats()
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)

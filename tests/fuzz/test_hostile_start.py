@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.raw_folder import CONFIG, TOKENIZER
+from tests.fuzz.raw_folder import CONFIG, TOKENIZER, put
 from tests.fuzz.raw_gguf import EMBEDDING, RawGguf, RawTensor
-from tests.fuzz.test_folder_hostile import CONFIGS, TOKENIZERS, put
+from tests.fuzz.test_config_hostile import CONFIGS
 from tests.fuzz.test_gguf_hostile import REFUSED
+from tests.fuzz.test_tokenizer_hostile import TOKENIZERS
 
 ROOT = Path(__file__).parents[2]
 GIB = 1 << 30

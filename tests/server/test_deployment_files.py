@@ -132,6 +132,7 @@ def test_the_images_base_is_pinned_and_its_user_is_not_root() -> None:
         stage = DOCKERFILE.split(f" AS {target}\n")[1].split("\nFROM ")[0]
         assert re.search(r"^USER 10001:10001$", stage, re.MULTILINE)
         assert "engine.kernels.build import load; load()" in stage.split("USER")[1]
+        assert ("python -m engine.runner.gpu.precompile" in stage.split("USER")[1]) == (target == "cuda")
     assert "HEALTHCHECK" in DOCKERFILE and "/health/ready" in DOCKERFILE
 
 

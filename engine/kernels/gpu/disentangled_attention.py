@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.kernels.encoder_ops import Relative
-from engine.kernels.gpu.encoder_attention import EncoderTiles
+from engine.kernels.gpu.encoder_shape import PLAN_THREADS, TILE_WORDS, EncoderTiles
 from engine.kernels.gpu.module import KernelLibrary
 from engine.kernels.gpu.shape import element_defines
 
@@ -15,8 +15,6 @@ TILE_KEYS = 32  # whose scores a warp has at once
 STEP_KEYS = 2 * TILE_KEYS  # loaded at once
 THREADS = 128
 BLOCKS_A_MULTIPROCESSOR = 2
-PLAN_THREADS = 1024
-TILE_WORDS = 4  # input_tile.cuh's InputTile
 ELEMENT_BYTES = 2
 
 
@@ -27,7 +25,6 @@ class DisentangledShape:
     num_heads: int
     head_dim: int
     element: torch.dtype  # bfloat16 or float16
-    scale: float  # of the scores
     content_to_position: bool  # Relative.keys are there
     position_to_content: bool  # Relative.queries are there
 
@@ -51,21 +48,6 @@ class DisentangledShape:
         }
 
 
-class DisentangledPlan:
-    """Divides a batch for all layers: any model's inputs are cut alike."""
-
-    def __init__(self, library: KernelLibrary) -> None:
-        self._cut = library.get("input_tiles.cu", "cut_inputs", {"TILE_M": TILE_ROWS})
-
-    def __call__(self, starts: torch.Tensor, num_tokens: int) -> EncoderTiles:
-        """starts int32 [inputs + 1] on the device; its last entry is at most num_tokens."""
-        num_inputs = starts.shape[0] - 1
-        max_tiles = num_tokens // TILE_ROWS + num_inputs
-        tiles = EncoderTiles(starts.new_empty(max_tiles, TILE_WORDS), starts.new_empty(1))
-        self._cut(1, PLAN_THREADS, starts, num_inputs, tiles.tiles, tiles.num_tiles)
-        return tiles
-
-
 class DisentangledAttention:
     """One shape's kernel, and what it keeps between blocks. Launches that use it may not overlap."""
 
@@ -77,17 +59,27 @@ class DisentangledAttention:
             )
         self._shape = shape
         self._max_blocks = library.num_multiprocessors * BLOCKS_A_MULTIPROCESSOR
-        self._attend = library.get(
-            "disentangled_attention.cu", "disentangled_attention", shape.defines(), shape.shared_bytes
-        )
+        source, defines = "disentangled_attention.cu", shape.defines()
+        self._plan = library.get(source, "plan_disentangled_attention", defines)
+        self._attend = library.get(source, "disentangled_attention", defines, shape.shared_bytes)
         self._counters = torch.zeros(2, dtype=torch.int32, device=library.device)
 
-    def __call__(self, qkv: torch.Tensor, relative: Relative, tiles: EncoderTiles, out: torch.Tensor) -> None:
+    def plan(self, starts: torch.Tensor, num_tokens: int) -> EncoderTiles:
+        """Once a batch. starts int32 [inputs + 1] on the device; its last entry is at most num_tokens."""
+        num_inputs = starts.shape[0] - 1
+        max_tiles = num_tokens // TILE_ROWS + num_inputs
+        tiles = EncoderTiles(starts.new_empty(max_tiles, TILE_WORDS), starts.new_empty(1))
+        self._plan(1, PLAN_THREADS, starts, num_inputs, tiles.tiles, tiles.num_tiles)
+        return tiles
+
+    def __call__(
+        self, qkv: torch.Tensor, relative: Relative, tiles: EncoderTiles, scale: float, out: torch.Tensor
+    ) -> None:
         """qkv Element [tokens, 3 * heads * head_dim], out Element [tokens, heads * head_dim]; tokens behind the last input's stay.
 
-        No input is longer than relative.places reach.
+        scale: of the scores. No input is longer than relative.places reach.
         """
         grid = min(tiles.tiles.shape[0] * self._shape.num_heads, self._max_blocks)
         positions = relative.keys, relative.queries, relative.places, relative.places.shape[0] // 2
-        work = tiles.tiles, tiles.num_tiles, float(self._shape.scale), self._counters
+        work = tiles.tiles, tiles.num_tiles, float(scale), self._counters
         self._attend(grid, THREADS, qkv, *positions, *work, out)

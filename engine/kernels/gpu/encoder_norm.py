@@ -9,7 +9,8 @@ from engine.kernels.gpu.module import Kernel
 from engine.kernels.gpu.shape import element_defines
 
 WARP_CHANNELS = 1024  # that a warp's registers hold with ease
-BLOCK_TOKENS = 4  # of one warp each; a token of several has a block of its own
+WARP_TOKENS = 2  # that a warp norms at once; a token of several warps has a block of its own
+BLOCK_WARPS = 2
 
 
 def embed_layer_norm(
@@ -28,7 +29,7 @@ def embed_layer_norm(
     kernel = kernels.get("encoder_embed.cu", "embed_layer_norm", defines)
     num_types = 0 if tables.types is None else tables.types.shape[0]
     kernel(
-        *_launch_shape(num_tokens, size), tables.words, tables.positions, tables.types,
+        *_launch_shape(num_tokens, size, 1), tables.words, tables.positions, tables.types,
         batch.token_ids, batch.positions, batch.type_ids, weight, bias, out, num_tokens, num_types, eps,
     )  # fmt: skip
     return out
@@ -46,7 +47,7 @@ def layer_norm(
     out = torch.empty_like(x, dtype=dtype)
     element = torch.float16 if dtype == torch.float32 else dtype
     kernel = _compiled(kernels, "layer_norm", x.shape[1], element, dtype)
-    kernel(*_launch_shape(*x.shape), x, weight, bias, out, x.shape[0], eps)
+    kernel(*_launch_shape(x.shape[0], x.shape[1], WARP_TOKENS), x, weight, bias, out, x.shape[0], eps)
     return out
 
 
@@ -62,7 +63,7 @@ def add_layer_norm(
     assert x.dtype == torch.float32
     out = torch.empty_like(delta)
     kernel = _compiled(kernels, "add_layer_norm", x.shape[1], delta.dtype, delta.dtype)
-    kernel(*_launch_shape(*x.shape), x, delta, weight, bias, out, x.shape[0], eps)
+    kernel(*_launch_shape(x.shape[0], x.shape[1], WARP_TOKENS), x, delta, weight, bias, out, x.shape[0], eps)
     return out
 
 
@@ -77,7 +78,7 @@ def post_layer_norm(
     """x becomes the norm of x + delta, in place; both have delta's dtype."""
     assert x.dtype == delta.dtype
     kernel = _compiled(kernels, "post_layer_norm", x.shape[1], x.dtype, x.dtype)
-    kernel(*_launch_shape(*x.shape), x, delta, weight, bias, x.shape[0], eps)
+    kernel(*_launch_shape(x.shape[0], x.shape[1], WARP_TOKENS), x, delta, weight, bias, x.shape[0], eps)
     return x
 
 
@@ -91,6 +92,8 @@ def _defines(hidden: int, element: torch.dtype, out: torch.dtype) -> dict[str, i
     return {
         "HIDDEN": hidden,
         "TOKEN_WARPS": _token_warps(hidden),
+        "WARP_TOKENS": WARP_TOKENS,
+        "BLOCK_WARPS": BLOCK_WARPS,
         "OUT_FLOAT": int(out == torch.float32),
         **element_defines(element),
     }
@@ -100,9 +103,9 @@ def _token_warps(hidden: int) -> int:
     return -(-hidden // WARP_CHANNELS)
 
 
-def _launch_shape(num_tokens: int, hidden: int) -> tuple[int, int]:
+def _launch_shape(num_tokens: int, hidden: int, warp_tokens: int) -> tuple[int, int]:
     """Blocks, and the threads of one."""
     num_warps = _token_warps(hidden)
     if num_warps > 1:
         return num_tokens, num_warps * WARP
-    return -(-num_tokens // BLOCK_TOKENS), BLOCK_TOKENS * WARP
+    return -(-num_tokens // (BLOCK_WARPS * warp_tokens)), BLOCK_WARPS * WARP

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from engine.batch import EncoderBatch
-from engine.checkpoint import Pooling
+from engine.checkpoint import Disentangled, Pooling
 from engine.kernels.encoder_ops import Embedded, Relative
 from engine.kernels.gpu import encoder_elementwise, encoder_norm, encoder_pool
+from engine.kernels.gpu.disentangled_attention import DisentangledAttention, DisentangledShape
 from engine.kernels.gpu.encoder_attention import EncoderAttention, EncoderShape, EncoderTiles
 from engine.kernels.gpu.linear import GpuHead, GpuLinear
 from engine.kernels.gpu.loaded import LoadedKernels
@@ -34,10 +35,24 @@ class GpuEncoderOps:
         self._library = library
         self._kernels = LoadedKernels(library)
         self._attention: dict[EncoderShape, EncoderAttention] = {}
+        self._disentangled: dict[DisentangledShape, DisentangledAttention] = {}
 
-    def plan(self, batch: EncoderBatch, heads: Heads, dtype: torch.dtype) -> PlannedBatch:
-        """Launches what divides the attention of all layers whose heads have the size of these. batch lies on the device."""
-        tiles = self._attention_of(heads, dtype).plan(batch.starts, batch.num_tokens)
+    def plan(
+        self, batch: EncoderBatch, heads: Heads, dtype: torch.dtype, positions: Disentangled | None = None
+    ) -> PlannedBatch:
+        """Launches what divides the attention of all layers whose heads have the size of these. batch lies on the device.
+
+        positions: of the model, whose layers then call disentangled_attention where there are relative ones.
+        """
+        attention: EncoderAttention | DisentangledAttention
+        if positions is not None and positions.relative:
+            terms = positions.content_to_position, positions.position_to_content
+            attention = self._disentangled_of(
+                DisentangledShape(heads.num_heads, heads.head_dim, dtype, *terms)
+            )
+        else:
+            attention = self._attention_of(heads, dtype)
+        tiles = attention.plan(batch.starts, batch.num_tokens)
         return PlannedBatch(
             token_ids=batch.token_ids,
             type_ids=batch.type_ids,
@@ -110,8 +125,13 @@ class GpuEncoderOps:
     def disentangled_attention(
         self, qkv: torch.Tensor, relative: Relative, batch: EncoderBatch, heads: Heads
     ) -> torch.Tensor:
-        """Errors: NotImplementedError; engine.runner.hardware.find_gpu_fault keeps such models on the CPU."""
-        raise NotImplementedError("disentangled attention has no kernel on a GPU")
+        """As encoder_attention; heads have no window."""
+        assert isinstance(batch, PlannedBatch) and not heads.window
+        terms = relative.keys is not None, relative.queries is not None
+        shape = DisentangledShape(heads.num_heads, heads.head_dim, qkv.dtype, *terms)
+        out = qkv.new_empty(qkv.shape[0], heads.num_heads * heads.head_dim)
+        self._disentangled_of(shape)(qkv, relative, batch.tiles, heads.scale, out)
+        return out
 
     def gelu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
         return encoder_elementwise.gelu_mul(self._kernels, gate_up)
@@ -128,6 +148,11 @@ class GpuEncoderOps:
         if shape not in self._attention:
             self._attention[shape] = EncoderAttention(self._library, shape)
         return self._attention[shape]
+
+    def _disentangled_of(self, shape: DisentangledShape) -> DisentangledAttention:
+        if shape not in self._disentangled:
+            self._disentangled[shape] = DisentangledAttention(self._library, shape)
+        return self._disentangled[shape]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from engine.checkpoint import Disentangled, EncoderConfig
 from engine.kernels.encoder_ops import Relative
@@ -60,7 +61,8 @@ def _position_projections(shape: Disentangled) -> list[str]:
 
 
 def _build(config: EncoderConfig, tensors: Tensors) -> PostNormTrunk:
-    builder = _AttentionBuilder(config, tensors, _positions(config, tensors), _places(config))
+    places = tensors.keep(_places(config).to(tensors.weights.device))
+    builder = _AttentionBuilder(config, tensors, _positions(config, tensors), places)
     prefixes = layer_prefixes(config, _LAYERS)
     return build_trunk(config, tensors, _NAMES, prefixes, attend=builder.build)
 
@@ -68,11 +70,15 @@ def _build(config: EncoderConfig, tensors: Tensors) -> PostNormTrunk:
 def _positions(config: EncoderConfig, tensors: Tensors) -> torch.Tensor | None:
     """The table of distances, float32 [2 * span, hidden], normed where the model norms it; it is not kept."""
     shape, take = _shape(config), tensors.weights.take
-    norm = tensors.norm("encoder.LayerNorm", config.norm_eps) if shape.normed else None
+    norm = [take(f"encoder.LayerNorm.{kind}", torch.float32) for kind in ("weight", "bias") if shape.normed]
     if not shape.relative:
         return None
     table = take("encoder.rel_embeddings.weight", torch.float32)
-    return table if norm is None else norm(table, torch.float32)
+    tensors.weights.wait()
+    if not shape.normed:
+        return table
+    weight, bias = norm
+    return F.layer_norm(table, table.shape[1:], weight, bias, config.norm_eps)
 
 
 def _places(config: EncoderConfig) -> torch.Tensor:
@@ -142,6 +148,7 @@ class _AttentionBuilder:
 
     def _projected(self, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         assert self.positions is not None
+        self.tensors.weights.wait()
         rows = self.positions @ weight.float().T + bias.float()
         return self.tensors.keep(rows.to(self.tensors.dtype))
 

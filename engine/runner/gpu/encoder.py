@@ -35,7 +35,7 @@ class EncoderCompute:
         """The answers, float32 [rows, width]."""
         config = self.model.config
         heads = Heads(config.num_heads, config.num_heads, config.head_dim, config.head_dim**-0.5)
-        batch = self._ops.plan(self.inputs.batch(bucket), heads, self.model.dtype)
+        batch = self._ops.plan(self.inputs.batch(bucket), heads, self.model.dtype, config.disentangled)
         return self.model.compute(batch, self.inputs.picked(bucket))
 
 

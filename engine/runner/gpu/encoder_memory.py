@@ -28,13 +28,22 @@ def check_memory(
 ) -> None:
     """For a settled configuration. Raises GpuMemoryTooSmall with the arithmetic in it."""
     needs = {
-        "weights": weight_bytes(layout, dtype),
+        "weights": weight_bytes(layout, dtype) + _position_bytes(encoder, dtype),
         # Twice: a captured graph's own, and that of steps which are not captured.
         "steps": 2 * _step_bytes(encoder, dtype, largest),
         "kernels and libraries": RUNTIME_BYTES,
     }
     if sum(needs.values()) > memory.usable(config.gpu_memory):
         raise GpuMemoryTooSmall(explain(needs, config, memory, ADVICE))
+
+
+def _position_bytes(encoder: EncoderConfig, dtype: torch.dtype) -> int:
+    """DeBERTa's positions, projected by each layer's weights, and the table that says where a distance's are."""
+    shape = encoder.disentangled
+    if shape is None or not shape.relative:
+        return 0
+    num_tables = encoder.num_layers * (shape.content_to_position + shape.position_to_content)
+    return num_tables * 2 * shape.span * encoder.hidden_size * dtype.itemsize + 2 * WORD * encoder.max_len
 
 
 def _step_bytes(encoder: EncoderConfig, dtype: torch.dtype, largest: EncoderBucket) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from engine.checkpoint import EncoderConfig, Modern, Sentence, Sharing
+from engine.checkpoint import Disentangled, EncoderConfig, Modern, Sentence, Sharing
 from engine.config import EngineConfig, settle
 from engine.kernels.gpu.encoder_attention import EncoderAttention, EncoderShape
 from engine.kernels.gpu.encoder_ops import GpuEncoderOps
@@ -63,6 +63,8 @@ def encoder_samples() -> Iterator[EncoderSample]:
     yield EncoderSample("DistilBERT", replace(distil, task="fill_mask", mask_id=103))
     modern = _encoder("modernbert", 50368, (768, 1152, 12))
     yield EncoderSample("ModernBERT base", replace(modern, modern=_modern(), sentence=mean))
+    deberta = _encoder("deberta", 128100, (768, 3072, 12))
+    yield EncoderSample("DeBERTa v3 base", replace(deberta, disentangled=_disentangled(), sentence=mean))
     wide = _encoder("roberta", 250880, (2560, 10240, 40), num_positions=514, num_types=1)
     yield EncoderSample("XLM-R XL", replace(wide, first_position=2, sentence=mean))
 
@@ -88,6 +90,19 @@ def _encoder(
         embedding_size=hidden,
         num_positions=num_positions,
         num_types=num_types,
+    )
+
+
+def _disentangled() -> Disentangled:
+    return Disentangled(
+        relative=True,
+        num_buckets=256,
+        max_distance=512,
+        content_to_position=True,
+        position_to_content=True,
+        shared=True,
+        normed=True,
+        legacy_head=False,
     )
 
 

@@ -37,6 +37,11 @@ DISTIL: dict[str, Any] = {
     "n_heads": 2,
     "max_position_embeddings": MAX_LEN,
 }
+DEBERTA: dict[str, Any] = SMALL | {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+}
 MODERN: dict[str, Any] = SMALL | {
     "num_hidden_layers": 3,
     "local_attention": 8,
@@ -54,6 +59,16 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         SMALL | {"embedding_size": 32, "num_hidden_layers": 3, "num_hidden_groups": 2, "inner_group_num": 2},
     ),
     "distilbert": ("DistilBert", DISTIL),
+    "deberta-v3": (
+        "DebertaV2",
+        DEBERTA
+        | {"position_buckets": 16, "norm_rel_ebd": "layer_norm", "share_att_key": True, "legacy": False},
+    ),
+    "deberta-c2p": (
+        "DebertaV2",
+        DEBERTA | {"pos_att_type": "c2p", "position_biased_input": True, "max_relative_positions": 30},
+    ),
+    "deberta-p2c": ("DebertaV2", DEBERTA | {"pos_att_type": ["p2c"]}),
     "modernbert": ("ModernBert", MODERN),
     "modernbert-biased": (
         "ModernBert",

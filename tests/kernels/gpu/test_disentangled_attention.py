@@ -7,19 +7,14 @@ import torch
 
 from engine.kernels.encoder_ops import Relative
 from engine.kernels.encoder_reference import ReferenceEncoderOps
-from engine.kernels.gpu.disentangled_attention import (
-    DisentangledAttention,
-    DisentangledPlan,
-    DisentangledShape,
-)
-from engine.kernels.gpu.encoder_attention import EncoderTiles
+from engine.kernels.gpu.disentangled_attention import DisentangledAttention, DisentangledShape
 from engine.kernels.gpu.module import KernelLibrary
 from engine.kernels.ops import Heads
 from tests.kernels.encoder_inputs import pack, random_relative
+from tests.kernels.gpu.packed_attention import PADS, TOLERANCE
 
-SMALL = DisentangledShape(2, 64, torch.float16, 192**-0.5, True, True)
-TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 3e-3}
-PADS = 3  # tokens behind the last input
+SMALL = DisentangledShape(2, 64, torch.float16, True, True)
+SCALE = 192**-0.5
 MAX_LEN, SPAN = 300, 40
 
 
@@ -30,17 +25,17 @@ def generator() -> torch.Generator:
     return made
 
 
-def make_relative(
-    shape: DisentangledShape, max_len: int, span: int, generator: torch.Generator
-) -> Relative:
+def make_relative(shape: DisentangledShape, max_len: int, span: int, generator: torch.Generator) -> Relative:
     """float32, of numbers that the element holds."""
-    heads = Heads(shape.num_heads, shape.num_heads, shape.head_dim, shape.scale)
+    heads = Heads(shape.num_heads, shape.num_heads, shape.head_dim, SCALE)
     terms = "k" * shape.content_to_position + "q" * shape.position_to_content
     return random_relative(heads, shape.element, max_len, span, terms, generator)
 
 
 def moved(relative: Relative, device: torch.device) -> Relative:
-    keys, queries = (None if table is None else table.to(device) for table in (relative.keys, relative.queries))
+    keys, queries = (
+        None if table is None else table.to(device) for table in (relative.keys, relative.queries)
+    )
     return Relative(keys, queries, relative.places.to(device))
 
 
@@ -52,12 +47,13 @@ def check(
     max_len: int = MAX_LEN,
     span: int = SPAN,
     num_layers: int = 1,
+    scale: float = SCALE,
 ) -> None:
     batch = pack(lens)
-    heads = Heads(shape.num_heads, shape.num_heads, shape.head_dim, shape.scale)
+    heads = Heads(shape.num_heads, shape.num_heads, shape.head_dim, scale)
     attention = DisentangledAttention(library, shape)
     num_tokens = batch.num_tokens + PADS
-    tiles = DisentangledPlan(library)(batch.starts.to(library.device), num_tokens)
+    tiles = attention.plan(batch.starts.to(library.device), num_tokens)
     for _ in range(num_layers):
         relative = make_relative(shape, max_len, span, generator)
         qkv = torch.full((num_tokens, 3 * shape.num_heads * shape.head_dim), torch.nan)
@@ -66,7 +62,7 @@ def check(
         expected = ReferenceEncoderOps().disentangled_attention(qkv[:-PADS].float(), relative, batch, heads)
         out = torch.full((num_tokens, heads.num_heads * heads.head_dim), torch.nan, dtype=shape.element)
         out = out.to(library.device)
-        attention(qkv.to(library.device), moved(relative, library.device), tiles, out)
+        attention(qkv.to(library.device), moved(relative, library.device), tiles, scale, out)
         got = out.cpu().float()
         torch.testing.assert_close(got[:-PADS], expected, atol=TOLERANCE[shape.element], rtol=2e-2)
         assert got[-PADS:].isnan().all()
@@ -83,14 +79,12 @@ def random_lens(library: KernelLibrary, generator: torch.Generator) -> list[int]
 def test_ragged_inputs(
     kernel_library: KernelLibrary, generator: torch.Generator, head_dim: int, element: torch.dtype
 ) -> None:
-    shape = replace(SMALL, num_heads=3, head_dim=head_dim, element=element, scale=(3 * head_dim) ** -0.5)
+    shape = replace(SMALL, num_heads=3, head_dim=head_dim, element=element)
     check(kernel_library, shape, random_lens(kernel_library, generator), generator)
 
 
 @pytest.mark.parametrize(("keys", "queries"), [(True, False), (False, True), (False, False)])
-def test_terms(
-    kernel_library: KernelLibrary, generator: torch.Generator, keys: bool, queries: bool
-) -> None:
+def test_terms(kernel_library: KernelLibrary, generator: torch.Generator, keys: bool, queries: bool) -> None:
     shape = replace(SMALL, content_to_position=keys, position_to_content=queries)
     check(kernel_library, shape, [170, 9], generator)
 
@@ -120,54 +114,35 @@ def test_layers_share_a_plan(kernel_library: KernelLibrary, generator: torch.Gen
 
 
 def test_great_scores(kernel_library: KernelLibrary, generator: torch.Generator) -> None:
-    check(kernel_library, replace(SMALL, scale=3.0), [37, 200], generator)
+    check(kernel_library, SMALL, [37, 200], generator, scale=3.0)
 
 
 def test_an_input_is_blind_to_the_others(kernel_library: KernelLibrary, generator: torch.Generator) -> None:
     """Not-a-numbers in one input leave the others' results as they are, to the bit."""
     lens, device = [70, 3, 140, 5], kernel_library.device
     attention = DisentangledAttention(kernel_library, SMALL)
-    tiles = DisentangledPlan(kernel_library)(pack(lens).starts.to(device), sum(lens))
+    tiles = attention.plan(pack(lens).starts.to(device), sum(lens))
     relative = moved(make_relative(SMALL, MAX_LEN, SPAN, generator), device)
     qkv = torch.randn(sum(lens), 3 * 2 * 64, generator=generator).to(SMALL.element)
     before, after = (torch.empty(sum(lens), 2 * 64, dtype=SMALL.element, device=device) for _ in range(2))
-    attention(qkv.to(device), relative, tiles, before)
+    attention(qkv.to(device), relative, tiles, SCALE, before)
     qkv[70:73] = torch.nan
-    attention(qkv.to(device), relative, tiles, after)
+    attention(qkv.to(device), relative, tiles, SCALE, after)
     assert torch.equal(before[:70], after[:70]) and torch.equal(before[73:], after[73:])
     assert after[70:73].isnan().all()
 
 
-def planned(library: KernelLibrary, lens: list[int]) -> EncoderTiles:
-    starts = torch.tensor([0, *lens]).cumsum(0).int().to(library.device)
-    return DisentangledPlan(library)(starts, sum(lens))
-
-
-@pytest.mark.parametrize("num_inputs", [1, 40, 3000])
-def test_plan_has_every_tile_once(
-    kernel_library: KernelLibrary, generator: torch.Generator, num_inputs: int
-) -> None:
-    lens = torch.randint(0, 700, (num_inputs,), generator=generator).tolist()
-    tiles = planned(kernel_library, lens)
-    starts = [sum(lens[:i]) for i in range(num_inputs)]
+def test_plan_has_every_tile_once(kernel_library: KernelLibrary, generator: torch.Generator) -> None:
+    lens = torch.randint(0, 700, (40,), generator=generator).tolist()
+    starts = torch.tensor([0, *lens]).cumsum(0).int()
+    attention = DisentangledAttention(kernel_library, SMALL)
+    tiles = attention.plan(starts.to(kernel_library.device), sum(lens))
     wanted = [
-        (start, length, first)
-        for start, length in zip(starts, lens, strict=True)
+        (start, length, first, min(length - first, 128))
+        for start, length in zip(starts.tolist(), lens, strict=False)
         for first in range(0, length, 128)
     ]
-    num_tiles = int(tiles.num_tiles)
-    assert sorted(map(tuple, tiles.tiles[:num_tiles, :3].tolist())) == sorted(wanted)
-
-
-def test_plan_begins_with_the_longest(kernel_library: KernelLibrary, generator: torch.Generator) -> None:
-    lens = [*torch.randint(1, 8000, (30,), generator=generator).tolist(), 20000, 9000]
-    tiles = planned(kernel_library, lens)
-    steps = [min(-(-length // 64), 128) for length in tiles.tiles[: int(tiles.num_tiles), 1].tolist()]
-    assert steps == sorted(steps, reverse=True)
-
-
-def test_batches_without_inputs(kernel_library: KernelLibrary) -> None:
-    assert int(planned(kernel_library, [0, 0]).num_tiles) == 0
+    assert sorted(map(tuple, tiles.tiles[: int(tiles.num_tiles)].tolist())) == sorted(wanted)
 
 
 def test_unfit_shapes_are_refused(kernel_library: KernelLibrary) -> None:

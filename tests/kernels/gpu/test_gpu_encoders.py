@@ -63,7 +63,7 @@ def test_families_and_tasks(
     runner.close()
 
 
-@pytest.mark.parametrize("name", ["bert", "modernbert"])
+@pytest.mark.parametrize("name", ["bert", "deberta-v3", "modernbert"])
 def test_bfloat16_and_long_inputs(
     kernel_library: KernelLibrary, rnd: random.Random, name: str, tmp_path: Path
 ) -> None:

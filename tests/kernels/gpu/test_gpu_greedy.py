@@ -12,10 +12,11 @@ from engine.request import Abort
 from engine.runner.gpu.build import build_gpu_runner
 from engine.runner.gpu.runner import GpuRunner
 from engine.startup import StartupReport
-from tests.engine.test_greedy import SURE, Answers, Case, finish, read_cases, submit
+from tests.engine.test_greedy import Answers, Case, finish, read_cases, submit
 
 pytestmark = pytest.mark.gpu
 
+CLOSE = 0.2  # logits apart: what bfloat16 layers may turn round
 MAX_MODEL_LEN = 1024
 
 
@@ -49,7 +50,7 @@ def count_ties(found: dict[int, list[int]], cases: list[Case], ids: dict[int, in
         case = cases[ids[request_id]]
         pairs = zip(tokens, case.answer, strict=False)
         first = next((place for place, (got, want) in enumerate(pairs) if got != want), None)
-        assert first is None or case.margins[first] < SURE, f"request {request_id} at token {first}"
+        assert first is None or case.margins[first] < CLOSE, f"request {request_id} at token {first}"
         num_ties += first is not None
     return num_ties
 

@@ -208,14 +208,17 @@ def test_what_it_cannot_take_is_refused(kernel_library: KernelLibrary) -> None:
     pools = torch.zeros(2, dtype=torch.int64, device=device)
     sampler = GpuSampler(kernel_library, 8, 4)
     for logits, message in (
-        (torch.zeros(1, 8, dtype=torch.float64), r"torch.float64 .* accepted: torch.float32 \[rows, 8\]"),
-        (torch.zeros(1, 9), r"\[rows, 9\]"),
-        (torch.zeros(2, 8), "2 rows of logits; there are at most 1"),
-        (torch.zeros(1, 12)[:, 1:9], "multiples of 16 bytes"),
+        (
+            torch.zeros(1, 8, dtype=torch.float64, device=device),
+            r"torch.float64 .* accepted: torch.float32 \[rows, 8\]",
+        ),
+        (torch.zeros(1, 9, device=device), r"\[rows, 9\]"),
+        (torch.zeros(2, 8, device=device), "2 rows of logits; there are at most 1"),
+        (torch.zeros(1, 12, device=device)[:, 1:9], "multiples of 16 bytes"),
     ):
         with pytest.raises(ValueError, match=message):
             sampler(
-                logits.to(device) if logits.is_contiguous() else logits,
+                logits,
                 columns,
                 numbers,
                 numbers,
