@@ -50,43 +50,38 @@ async def queue_storm(server: Deployed, num_rows: int, num_queued: int) -> Outco
     began = time.perf_counter()
     holders = [await call(server.place, Client(short(HELD_TOKENS))) for _ in range(num_rows)]
     await until(server, lambda counts: counts.sum("num_requests_running") >= num_rows, "holding every row")
-    waiting = await asyncio.gather(
-        *(call(server.place, Client(short(1), keeps=True)) for _ in range(num_queued))
-    )
+    waiting = await asyncio.gather(*(call(server.place, Client(short(1))) for _ in range(num_queued)))
     await until(server, lambda counts: counts.sum("num_requests_waiting") >= num_queued, "a full queue")
-    taken_in = time.perf_counter() - began
-    scrape = await scrape_seconds(server, 5)
-    memory = sum(footprint.memory for footprint in server.footprints().values())
+    figures = {
+        "queued": num_queued,
+        "s to take them in": time.perf_counter() - began,
+        "MiB at the peak": sum(footprint.memory for footprint in server.footprints().values()) / 2**20,
+        "ms of /metrics, median": (await scrape_seconds(server, 5))[2] * 1e3,
+    }
     leavers, rest = waiting[: num_queued // 4], waiting[num_queued // 4 :]
-    for client in leavers:
-        client.leave()
-    left_over = num_queued - len(leavers)
-    # Witnesses wait too.
-    room = len(leavers) // 2
-    forgotten = await until(
-        server, lambda counts: counts.sum("num_requests_waiting") <= left_over + room, "leaving the queue"
-    )
+    figures |= {"left in the queue": len(leavers)}
+    figures |= {"s until they were forgotten": await _leave_the_queue(server, leavers, len(rest))}
     began = time.perf_counter()
     for client in holders:
         client.leave()
     told = await ends_of(rest)
-    figures = {
-        "queued": num_queued,
-        "left in the queue": len(leavers),
-        "s to take them in": taken_in,
-        "s until those that left were forgotten": forgotten,
-        "s until the rest was answered": time.perf_counter() - began,
-        "MiB at the peak": memory / 2**20,
-        "ms of /metrics, median": scrape[len(scrape) // 2] * 1e3,
-    }
+    figures |= {"s until the rest was answered": time.perf_counter() - began}
     return Outcome("queue", figures, _not_whole(told))
+
+
+async def _leave_the_queue(server: Deployed, leavers: Sequence[Client], num_left: int) -> float:
+    """Seconds until the queue is shorter; witnesses wait in it too."""
+    for client in leavers:
+        client.leave()
+    most = num_left + len(leavers) // 2
+    return await until(server, lambda counts: counts.sum("num_requests_waiting") <= most, "leaving the queue")
 
 
 async def stream_storm(server: Deployed, num_streams: int, num_tokens: int) -> Outcome:
     """So many streams are live at once; half of them then leave in the middle of their events."""
     began = time.perf_counter()
     clients = await asyncio.gather(
-        *(call(server.place, Client(short(num_tokens), keeps=True)) for _ in range(num_streams))
+        *(call(server.place, Client(short(num_tokens))) for _ in range(num_streams))
     )
     await until(server, lambda counts: counts.sum("num_requests_running") >= num_streams, "live streams")
     live = time.perf_counter() - began
@@ -116,31 +111,15 @@ async def stream_storm(server: Deployed, num_streams: int, num_tokens: int) -> O
 
 
 async def leave_storm(server: Deployed, num_each: int, longest: int) -> Outcome:
-    """At every stage: half-sent heads and bodies, prompts, whole answers that are being made, streams."""
+    """At every stage, in any order: half-sent requests, prompts, whole answers that are being made, streams."""
     rng = random.Random(1)
-    whole = short(longest)
-    cut = [whole[: rng.randrange(1, len(whole))] for _ in range(num_each)]
-    stages: dict[str, list[Awaitable[Told]]] = {
-        "half-sent": [ask_and_leave(server.place, part, rng.uniform(0, 1)) for part in cut],
-        "prompt": [
-            ask_and_leave(server.place, short(longest, prompt=long_prompt(rng, 200)), rng.uniform(0, 1))
-            for _ in range(num_each)
-        ],
-        "decode": [
-            ask_and_leave(server.place, short(longest, stream=False), rng.uniform(0.5, 4))
-            for _ in range(num_each)
-        ],
-        "mid-SSE": [
-            ask(server.place, whole, leaves_at_event=rng.randint(1, longest // 2)) for _ in range(num_each)
-        ],
-    }
-    order = [work for stage in stages.values() for work in stage]
+    order = [leave for _ in range(num_each) for leave in _leavings(server, rng, longest)]
     rng.shuffle(order)
     began = time.perf_counter()
     told = await asyncio.gather(*order)
     figures = {
         "left at each stage": num_each,
-        "stages": len(stages),
+        "stages": len(order) // num_each,
         "s": time.perf_counter() - began,
         "left before the end": sum(one.has_left for one in told),
         "s until the server was idle but for witnesses": await until(
@@ -149,6 +128,18 @@ async def leave_storm(server: Deployed, num_each: int, longest: int) -> Outcome:
     }
     wrong = [f"status {one.status}" for one in told if one.status not in (0, 200)]
     return Outcome("leaving", figures, wrong[:3])
+
+
+def _leavings(server: Deployed, rng: random.Random, longest: int) -> list[Awaitable[Told]]:
+    """One client for each stage."""
+    place, whole = server.place, short(longest)
+    unread = short(longest, prompt=long_prompt(rng, 200))
+    return [
+        ask_and_leave(place, whole[: rng.randrange(1, len(whole))], rng.uniform(0, 1)),
+        ask_and_leave(place, unread, rng.uniform(0, 1)),
+        ask_and_leave(place, short(longest, stream=False), rng.uniform(0.5, 4)),
+        ask(place, whole, leaves_at_event=rng.randint(1, longest // 2)),
+    ]
 
 
 async def silent_storm(server: Deployed, num_silent: int) -> Outcome:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from engine import wire
 from engine.config import ConfigError, EngineConfig, settle
 from engine.process import environment
 from engine.process.heartbeat import Heartbeat
-from engine.request import Abort, ClientGone, Emit, Encode, EngineInfo, LoadPhase, Status, Submit, ToEngine
+from engine.process.intake import Intake
+from engine.request import Emit, EngineInfo, LoadPhase, Status
 from engine.startup import StartupReport
 
 if TYPE_CHECKING:
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
 REST_MS = 1000  # nothing came for so long: there is time to check the books before a long sleep
 LINGER_MS = 2000  # the last tokens may still be on their way when a drain is over
-MAX_MESSAGES = 128  # taken between two steps, so that a storm of requests does not hold up the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,6 @@ class EngineHost:
         self._state = "loading"
         self._engine: Engine | EncoderEngine | None = None
         self._metrics: EngineMetrics | None = None
-        self._decode = msgspec.msgpack.Decoder(ToEngine).decode
         self._encode = msgspec.msgpack.Encoder().encode
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = wire.open_socket(self._context, zmq.ROUTER)
@@ -124,6 +124,7 @@ class EngineHost:
             zmq.ROUTER_HANDOVER, 1
         )  # a restarted server process takes its predecessor's place
         self._socket.bind(wire.requests_address(place.endpoint, place.epoch))
+        self._intake = Intake(self._socket)
         status_address = wire.status_address(place.endpoint, place.epoch)
         self._heartbeat = Heartbeat(self._context, status_address, self._read_status, place.directory)
 
@@ -152,12 +153,15 @@ class EngineHost:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(wake_out, zmq.POLLIN)
+        step_seconds = 0.0
         while self._state != "draining" or self._engine.has_work:
             if not self._engine.has_work and not poller.poll(REST_MS):
                 self._engine.idle()
                 poller.poll()
-            self._receive(self._engine)
+            self._intake.take(self._engine, step_seconds)
+            began = time.perf_counter()
             self._engine.step()
+            step_seconds = time.perf_counter() - began
         signal.set_wakeup_fd(-1)
         wake_in.close()
         wake_out.close()
@@ -166,20 +170,6 @@ class EngineHost:
         self._heartbeat.stop()
         self._socket.close()
         self._context.term()
-
-    def _receive(self, engine: "Engine | EncoderEngine") -> None:
-        for _ in range(MAX_MESSAGES):
-            try:
-                client, payload = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            match self._decode(payload):
-                case (Submit() | Encode()) as request:
-                    engine.submit(request, int(client))
-                case Abort() as abort:
-                    engine.abort(abort)
-                case ClientGone() as gone:
-                    engine.abort(Abort(ids=tuple(engine.requests_of(gone.client)), cause="client_gone"))
 
     def _publish(self, client: int, emit: Emit) -> None:
         self._socket.send_multipart((wire.identity(client), self._encode(emit)), zmq.NOBLOCK)

@@ -62,14 +62,17 @@ def test_edges_of_tiles(
     check(kernel_library, replace(SMALL, num_heads=1, head_dim=head_dim), [length, 3, length], generator)
 
 
-@pytest.mark.parametrize("num_blocks", [1, 4, 60])
-def test_tiles_of_all_heights(
-    kernel_library: KernelLibrary, generator: torch.Generator, num_blocks: int
-) -> None:
-    """The fewer blocks there are, the taller tiles become."""
-    library = few_blocks(kernel_library, num_blocks)
-    lens = [330, 64, 130] if library.device.type == "cpu" else [330 * num_blocks, 64, 130]
-    check(library, replace(SMALL, num_heads=1), lens, generator)
+@pytest.mark.parametrize("height", [1, 2, 3])
+def test_tiles_of_all_heights(kernel_library: KernelLibrary, generator: torch.Generator, height: int) -> None:
+    """In units of 64 tokens: the more work a block has, the taller tiles become."""
+    emulated = kernel_library.device.type == "cpu"
+    library = few_blocks(kernel_library, {1: 10, 2: 6, 3: 5}[height])
+    lens = [330, 64, 130] if emulated else [330, 64, 130] * {1: 1, 2: 20, 3: 70}[height]
+    shape = replace(SMALL, num_heads=1)
+    starts = torch.tensor([0, *lens]).cumsum(0).int().to(library.device)
+    tiles = EncoderAttentionSm90(library, shape).plan(starts, sum(lens)).tiles
+    assert int(tiles[:, 3].max()) == 64 * height
+    check(library, shape, lens, generator)
 
 
 @pytest.mark.parametrize("window", [1, 2, 30, 128, 300])
