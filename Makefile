@@ -20,11 +20,11 @@ serve: $(VENV)/.serve  ## Serve the bundled model on port 8000; more with ARGS="
 	@$(BIN)/tokenloom serve $(ARGS)
 
 test: $(VENV)/.setup  ## Run the tests that need no GPU
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu" --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 fuzz: $(VENV)/.setup  ## Fuzz for as long as it takes: a hundred times what the tests do, then the parsers guided by coverage
 	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=long --timeout=0 $(ARGS)
-	for target in gguf safetensors tokenizer template sse stop; do $(BIN)/python -m tests.fuzz.guided $$target -max_total_time=120 || exit 1; done
+	for target in gguf config safetensors tokenizer template sse stop; do $(BIN)/python -m tests.fuzz.guided $$target -max_total_time=120 || exit 1; done
 
 test-gpu: $(VENV)/.setup  ## Run the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu $(ARGS)

@@ -43,6 +43,7 @@ class Cost:
     token: float
     request: float
     reading: float
+    step: float  # in the engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ def cost_by_itself() -> Cost:
     """In files that all processes could read, as in a server. In a process of its own."""
     with tempfile.TemporaryDirectory(prefix="tokenloom-metrics-") as name:
         share_metrics(Path(name))  # before what follows brings in prometheus_client
+        from engine.metrics.metrics import EngineMetrics
         from server.metrics.metrics import ServerMetrics
 
         metrics = ServerMetrics("model", Path(name))
@@ -75,12 +77,18 @@ def cost_by_itself() -> Cost:
             timer.finish("length")
             metrics.http_response("POST", "/v1/completions", 200, 0.5)
         per_request = (time.process_time() - began) / (NUM_CALLS // 100)
+        engine = EngineMetrics("model")
+        began = time.process_time()
+        for _ in range(NUM_CALLS):
+            engine.on_step(num_tokens=256, num_rows=256, seconds=0.0024, host_gap=0.00001)
+            engine.on_launch("replayed", num_moves=3)
+        per_step = (time.process_time() - began) / NUM_CALLS
         metrics.render()  # what the keys mean is worked out once
         began = time.process_time()
         for _ in range(NUM_READINGS):
             metrics.render()
         per_reading = (time.process_time() - began) / NUM_READINGS
-    return Cost(per_token * 1e6, per_request * 1e6, per_reading * 1e6)
+    return Cost(per_token * 1e6, per_request * 1e6, per_reading * 1e6, per_step * 1e6)
 
 
 async def measure(server: Deployed, streams: int, seconds: float, rounds: int) -> list[Load]:
@@ -150,6 +158,7 @@ def main(
         "us of a token in the server processes": server_token,
         "us of a request in metrics": cost.request,
         "us of a reading": cost.reading,
+        "us of a step in metrics": cost.step,
         "% of the time between tokens": 100 * cost.token * mean(quiet) / 1e6,
         "% of a second in one reading": cost.reading / 1e4,
         "tokens a second, not scraped": mean(quiet),

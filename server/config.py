@@ -27,6 +27,7 @@ class ServerConfig:
     tls_cert: str = ""  # a PEM file with the certificate and those above it; "": plain HTTP
     tls_key: str = ""  # a PEM file with its key, not encrypted
     cors_origin: str = ""  # pages from these origins may call, separated by commas; "*": from all; "": none
+    allowed_hosts: str = ""  # without keys: names, separated by commas, that it may be called by beside addresses and localhost
     max_connections: int = 16384  # of one server process; more get a 503
     max_header_bytes: int = 65536  # of a request's line and headers; more get a 431
     max_headers: int = 100

@@ -1,4 +1,4 @@
-"""The log of a server process: one line a record on standard error, plain or JSON."""
+"""The log of a process: one line a record on standard error, plain or JSON."""
 
 import json
 import logging
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 
 FORMATS = ("plain", "json")
+TRACE = 5  # as uvicorn has it
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 Value = str | int | float
@@ -57,6 +58,7 @@ class JsonFormatter(logging.Formatter):
 
 def configure_logs(level: str, form: str) -> None:
     """Of this process. `level` and `form` were checked."""
+    logging.addLevelName(TRACE, "TRACE")
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else PlainFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])

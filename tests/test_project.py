@@ -30,6 +30,7 @@ SUPERVISION_MAY = (
     "engine.metrics.family",
     "engine.metrics.metric",
     "engine.metrics.catalogue",
+    "engine.metrics.observations",
 )
 SUPERVISION = ("server/process", "server/metrics")
 # Planning is plain Python: quick to start, and the same on every machine.

@@ -1,8 +1,7 @@
 """How many tokens of prompts a step may hold, so that the rows beside them do not wait long for their next token."""
 
-MIN_TOKENS = (
-    64  # a step reads all the weights whatever it holds: still smaller pieces would cost more than they spare
-)
+WORTH_A_STEP = 64  # tokens: a step reads all the weights, so still smaller pieces spare little
+FEWEST = 16  # tokens of a piece, however long each of them takes
 NEWEST = 0.2  # weight of the newest step in what is remembered
 
 
@@ -16,11 +15,16 @@ class Pace:
 
     @property
     def max_chunk_tokens(self) -> int | None:
-        """For a step with rows that wait for their next token; None: no limit, or nothing is known yet."""
+        """For a step with rows that wait for their next token; None: no limit, or nothing is known yet.
+
+        Where the rows leave too little time, prompts are read all the same: for as long as the rows take, or what is worth a
+        step where that takes less. A token behind a long context takes many times as long as one at a prompt's begin.
+        """
         if not self._step_seconds or not self._token_seconds:
             return None
         left = self._step_seconds - self._plain_seconds
-        return max(MIN_TOKENS, int(left / self._token_seconds))
+        least = min(self._plain_seconds, WORTH_A_STEP * self._token_seconds)
+        return max(FEWEST, int(max(left, least) / self._token_seconds))
 
     def observe(self, num_chunk_tokens: int, seconds: float) -> None:
         """One step is over."""

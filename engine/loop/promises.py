@@ -57,6 +57,11 @@ class Line:
             self._taken_up += NEWEST * (1.0 - self._taken_up)
         return True
 
+    def is_over(self, now: float) -> bool:
+        """Nobody of it is expected any more."""
+        self._forget(now)
+        return not self._promises
+
     def _forget(self, now: float) -> None:
         """Those nobody came back for leave their part of the line to others."""
         while self._promises:
@@ -72,7 +77,7 @@ class Promises:
     """All owners' lines, as long as somebody is in them."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, Line] = {}
+        self._lines: OrderedDict[str, Line] = OrderedDict()  # whose was used last is last
 
     def has_any(self, owner: str) -> bool:
         """Whether somebody of this owner's was sent away and may come back."""
@@ -80,7 +85,9 @@ class Promises:
 
     def give(self, owner: str, mark: int, now: float, wait: float, seconds: float) -> float:
         """As Line.give. Owners share what leaves the queue, so that a place takes longer where more of them have lines."""
+        self._forget(now)
         line = self._lines.setdefault(owner, Line())
+        self._lines.move_to_end(owner)
         return line.give(mark, now, wait, seconds * len(self._lines))
 
     def take_up(self, owner: str, mark: int, now: float) -> bool:
@@ -89,6 +96,14 @@ class Promises:
         if line is None:
             return False
         found = line.take_up(mark, now)
-        if not line:
+        if line.is_over(now):
             del self._lines[owner]
         return found
+
+    def _forget(self, now: float) -> None:
+        """Owners who sent nothing since their line was over; they would be counted among those who share."""
+        while self._lines:
+            owner, line = next(iter(self._lines.items()))
+            if not line.is_over(now):
+                return
+            del self._lines[owner]

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from engine.metrics import catalogue
 from engine.metrics.family import MemoryGauge, MetricFamily
+from engine.metrics.step_tally import StepTally
 from engine.request import EngineInfo, Status
 
 if TYPE_CHECKING:
@@ -23,12 +24,7 @@ class EngineMetrics:
         self._preemptions = family.counter(catalogue.PREEMPTIONS)
         self._queried = family.counter(catalogue.PREFIX_QUERIES)
         self._hits = family.counter(catalogue.PREFIX_HITS)
-        self._tokens = family.histogram(catalogue.STEP_TOKENS)
-        self._rows = family.histogram(catalogue.STEP_ROWS)
-        self._seconds = family.histogram(catalogue.STEP_SECONDS)
-        self._gap = family.histogram(catalogue.HOST_GAP)
-        self._launches = family.counters(catalogue.LAUNCHES)
-        self._moves = family.counter(catalogue.MOVES)
+        self._steps = StepTally(family)
         self._aborts = family.counters(catalogue.ABORTS)
         self._rejections = family.counters(catalogue.REFUSALS)
         self._memory = MemoryGauge(family, "engine")
@@ -49,22 +45,18 @@ class EngineMetrics:
         family.gauges(catalogue.CACHE_LAYOUT).labels(*family.values, *values).set(1)
 
     def on_status(self, status: Status) -> None:
-        """Called at each heart-beat."""
+        """Called at each heart-beat, in its thread."""
+        self._steps.write()
         self._running.set(status.num_running)
         self._waiting.set(status.num_waiting)
         self._kv_usage.set(status.kv_usage)
         self._memory.sample()
 
     def on_step(self, num_tokens: int, num_rows: int, seconds: float, host_gap: float) -> None:
-        self._tokens.observe(num_tokens)
-        self._rows.observe(num_rows)
-        self._seconds.observe(seconds)
-        self._gap.observe(host_gap)
+        self._steps.add(num_tokens, num_rows, seconds, host_gap)
 
     def on_launch(self, launch: "Launch", num_moves: int) -> None:
-        self._launches.labels(*self._family.values, launch).inc()
-        if num_moves:
-            self._moves.inc(num_moves)
+        self._steps.add_launch(launch, num_moves)
 
     def on_preempted(self) -> None:
         self._preemptions.inc()

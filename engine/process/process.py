@@ -1,11 +1,11 @@
 """The engine's process: builds the runner, takes messages, does steps, sleeps when there is none to do."""
 
+import logging
 import os
 import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from engine.runner.gpu.runner import GpuRunner
     from engine.runner.runner import CpuRunner
     from engine.step import Runner
+
+logger = logging.getLogger(__name__)
 
 REST_MS = 1000  # nothing came for so long: there is time to check the books before a long sleep
 LINGER_MS = 2000  # the last tokens may still be on their way when a drain is over
@@ -76,6 +78,9 @@ class Place:
     epoch: int
     directory: Path  # private to the deployment; metrics lie in it
     model_name: str = ""  # in the metrics; "": the model's own
+    set_up_logs: Callable[[], None] | None = (
+        None  # called before anything is logged; importable, as a factory is
+    )
 
 
 def run_engine(config: EngineConfig, place: Place, factory: RunnerFactory | None = None) -> None:
@@ -86,6 +91,8 @@ def run_engine(config: EngineConfig, place: Place, factory: RunnerFactory | None
     """
     environment.name_process("loom-engine")
     environment.outlive_output()
+    if place.set_up_logs is not None:
+        place.set_up_logs()
     environment.ignore_interrupts()
     environment.set_threads(config.threads)
     environment.share_metrics(place.directory)
@@ -96,7 +103,7 @@ def run_engine(config: EngineConfig, place: Place, factory: RunnerFactory | None
     except ModelRefused as error:
         sys.exit(f"error: {error}")
     except Exception:
-        traceback.print_exc()
+        logger.critical("the engine failed", exc_info=True)
         host.close()
         os._exit(1)  # a broken device's step may never end, and would be waited for
     finally:

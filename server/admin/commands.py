@@ -66,7 +66,9 @@ class CallReport:
 class Outcome:
     """What came of a command, in one process. `refusal` says in words why nothing did."""
 
-    count: int = 0  # calls that were ended, keys that are in use, calls that run
+    count: int = (
+        0  # calls that were ended, keys that are in use, calls that run, engines that are started or ended
+    )
     calls: tuple[CallReport, ...] = ()  # the oldest
     refusal: str = ""
 

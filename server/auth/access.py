@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from server.auth.call import Call
+from server.auth.hosts import Hosts
 from server.auth.key import Key, digest_of
 from server.auth.ledger import Ledger
 from server.auth.refusal import not_admin, unauthorized
@@ -18,10 +19,16 @@ ADMIN = "/admin/"
 
 
 class Access:
-    """Without keys everyone may use everything but the administrator's routes, which do not exist then."""
+    """Without keys everyone may use everything but the administrator's routes, which do not exist then.
 
-    def __init__(self, keys: Iterable[Key] = (), ledger: Ledger | None = None) -> None:
+    `hosts` are the names that it may be called by then; None: any.
+    """
+
+    def __init__(
+        self, keys: Iterable[Key] = (), ledger: Ledger | None = None, hosts: Hosts | None = None
+    ) -> None:
         self._ledger = ledger
+        self._hosts = hosts
         self._keys: tuple[Key, ...] = ()
         self.calls: set[Call] = set()  # those that run
         self.use(keys)
@@ -59,6 +66,8 @@ class Access:
 
     def _authenticate(self, headers: Headers) -> Key | None:
         if not self._keys:
+            if self._hosts is not None:
+                self._hosts.check(headers.get("host", ""))
             return None
         presented = _presented(headers)
         key = None if presented is None else self._find(digest_of(presented))

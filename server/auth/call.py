@@ -65,11 +65,18 @@ class Call:
             self._ledger = None
             raise limit_reached(reached) from reached
 
-    def admit(self, num_prompt_tokens: int, priority: int) -> None:
-        """Before it goes to the engine. Raises ApiError: 400 for the priority, 429 for the tokens."""
+    def admit(self, num_prompt_tokens: int, priority: int) -> int:
+        """Before it goes to the engine; the priority that it goes there with.
+
+        Raises ApiError: 400 for the priority, 429 for the tokens.
+        """
+        if self._key is not None:
+            priority = _priority_of(self._key, priority)
+        self._take(num_prompt_tokens)
+        return priority
+
+    def _take(self, num_prompt_tokens: int) -> None:
         key = self._key
-        if key is not None and key.max_priority is not None and priority < key.max_priority:
-            raise priority_refused(priority, key.max_priority)
         if key is None or self._ledger is None:
             return
         try:
@@ -94,6 +101,15 @@ class Call:
         num_tokens = work.num_output_tokens if work is not None and was_taken else -self._num_taken
         self._ledger.leave(self._key, num_tokens)
         self._ledger = None
+
+
+def _priority_of(key: Key, asked: int) -> int:
+    """0 is what requests have that ask for none: where that is too urgent they get the most urgent one they may have."""
+    if key.max_priority is None or asked >= key.max_priority:
+        return asked
+    if asked:
+        raise priority_refused(asked, key.max_priority)
+    return key.max_priority
 
 
 def call_of(http: Request) -> Call:

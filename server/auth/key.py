@@ -19,7 +19,8 @@ class Key:
     requests_per_minute: int = 0
     tokens_per_minute: int = 0  # of prompts and answers together
     max_concurrent: int = 0
-    max_priority: int | None = None  # the most urgent one its requests may have; lower is sooner. None: any
+    # The most urgent one its requests may have, and do have that ask for none where 0 is too urgent; lower is sooner.
+    max_priority: int | None = None  # None: any
     admin: bool = False
     isolate_prefixes: bool = False
 

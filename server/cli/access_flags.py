@@ -7,13 +7,14 @@ import typer
 from server.cli.flags import byte_count
 
 _ACCESS = "Access and hostile clients"
+API_KEY, ADMIN_KEY = "TOKENLOOM_API_KEY", "TOKENLOOM_ADMIN_KEY"  # in the environment
 
 ApiKey = Annotated[
     str,
     typer.Option(
         help="The key that clients have to send; better in the environment than where ps shows it.",
         metavar="KEY",
-        envvar="TOKENLOOM_API_KEY",
+        envvar=API_KEY,
         rich_help_panel=_ACCESS,
     ),
 ]
@@ -30,7 +31,7 @@ AdminKey = Annotated[
     typer.Option(
         help="The key for /admin/*, which is not there without one.",
         metavar="KEY",
-        envvar="TOKENLOOM_ADMIN_KEY",
+        envvar=ADMIN_KEY,
         rich_help_panel=_ACCESS,
     ),
 ]
@@ -47,6 +48,15 @@ CorsOrigin = Annotated[
     typer.Option(
         help="Pages from these origins may call it, separated by commas. Example: https://chat.example",
         metavar="ORIGINS",
+        rich_help_panel=_ACCESS,
+    ),
+]
+AllowedHosts = Annotated[
+    str,
+    typer.Option(
+        help="Names, separated by commas, by which it may be called without keys, beside addresses, localhost and names "
+        "of private networks; * is any name. Example: llm.example",
+        metavar="NAMES",
         rich_help_panel=_ACCESS,
     ),
 ]

@@ -1,5 +1,6 @@
 """The command line. What is heavy is imported inside the command that needs it, so that --help is instant."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -95,6 +96,7 @@ def serve(
     tls_cert: access_flags.TlsCert = _SERVER.tls_cert,
     tls_key: access_flags.TlsKey = _SERVER.tls_key,
     cors_origin: access_flags.CorsOrigin = _SERVER.cors_origin,
+    allowed_hosts: access_flags.AllowedHosts = _SERVER.allowed_hosts,
     max_connections: access_flags.MaxConnections = _SERVER.max_connections,
     max_header_bytes: access_flags.MaxHeaderBytes = _SERVER.max_header_bytes,
     max_headers: access_flags.MaxHeaders = _SERVER.max_headers,
@@ -115,6 +117,8 @@ def serve(
         deployment = load_config(config, given_flags(context))
     except SettingsError as error:
         refuse(str(error))
+    for name in (access_flags.API_KEY, access_flags.ADMIN_KEY):
+        os.environ.pop(name, None)  # no child inherits it
     from server.process import supervisor
 
     raise typer.Exit(supervisor.serve(deployment))
@@ -146,7 +150,7 @@ def chat(
     ] = 0.7,
     max_tokens: Annotated[int, typer.Option(help="Of one answer.", min=1, metavar="TOKENS")] = 1024,
     api_key: Annotated[
-        str, typer.Option(help="If the server asks for one.", metavar="KEY", envvar="TOKENLOOM_API_KEY")
+        str, typer.Option(help="If the server asks for one.", metavar="KEY", envvar=access_flags.API_KEY)
     ] = "",
 ) -> None:
     """Talk to a running server. Also /system TEXT, /reset, /exit; Ctrl-C stops an answer.
@@ -176,6 +180,9 @@ def dashboards(
     between_tokens_seconds: Annotated[
         float, typer.Option(help="What p99 of the time between tokens may be.", min=0, metavar="SECONDS")
     ] = 0.2,
+    answer_seconds: Annotated[
+        float, typer.Option(help="What p99 of an encoder's answer may be.", min=0, metavar="SECONDS")
+    ] = 2.0,
     error_ratio: Annotated[
         float, typer.Option(help="Part of the responses that may be errors.", min=0, max=1)
     ] = 0.05,
@@ -184,5 +191,6 @@ def dashboards(
     from server.metrics.dashboards.alerts import Objectives
     from server.metrics.dashboards.files import write_files
 
-    for path in write_files(folder, Objectives(first_token_seconds, between_tokens_seconds, error_ratio)):
+    objectives = Objectives(first_token_seconds, between_tokens_seconds, answer_seconds, error_ratio)
+    for path in write_files(folder, objectives):
         typer.echo(path)

@@ -91,8 +91,8 @@ class Encoding:
 async def encode(context: AppContext, http: Request, wanted: Wanted, shape: Callable[[Values], T]) -> list[T]:
     """Sends it to the engine; what `shape` makes of each answer. Raises ApiError or ClientGone."""
     call = call_of(http)
-    call.admit(wanted.num_tokens, wanted.priority)
-    encoding = Encoding(context, replace(wanted, owner=call.key_name))
+    priority = call.admit(wanted.num_tokens, wanted.priority)
+    encoding = Encoding(context, replace(wanted, priority=priority, owner=call.key_name))
     call.attach(encoding)
     note_work(http, encoding)
     return await guarded(http, encoding, encoding.read(shape))

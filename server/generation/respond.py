@@ -67,9 +67,9 @@ async def respond(
 ) -> Response:
     """Sends it to the engine and answers it. Raises ApiError for what fails before an answer begins."""
     call = call_of(http)
-    call.admit(wanted.num_prompt_tokens, wanted.priority)
+    priority = call.admit(wanted.num_prompt_tokens, wanted.priority)
     salt = call.salted(wanted.cache_salt)
-    generation = Generation(context, replace(wanted, cache_salt=salt, owner=call.key_name))
+    generation = Generation(context, replace(wanted, priority=priority, cache_salt=salt, owner=call.key_name))
     call.attach(generation)
     note_work(http, generation)
     shape = shape_of(generation)

@@ -3,8 +3,9 @@
 import time
 
 from engine.metrics.family import MetricFamily
+from engine.metrics.observations import Observations, TalliedHistogram
 from server.metrics import catalogue
-from server.metrics.tally import TalliedHistogram, Tally
+from server.metrics.tally import Tally
 from server.metrics.work import Life
 
 
@@ -28,9 +29,9 @@ class RequestMetrics:
         self.generated = family.histogram(catalogue.GENERATED)
         self.max_tokens = family.histogram(catalogue.MAX_TOKENS)
         self.choices = family.histogram(catalogue.CHOICES)
-        between_tokens = family.histogram(catalogue.BETWEEN_TOKENS, TalliedHistogram)
+        gaps = family.histogram(catalogue.BETWEEN_TOKENS, TalliedHistogram)
         tokens = family.counter(catalogue.GENERATION_TOKENS)
-        self.tally = Tally(tokens, between_tokens, catalogue.BETWEEN_TOKENS.buckets)
+        self.tally = Tally(tokens, Observations(gaps, catalogue.BETWEEN_TOKENS.buckets))
 
 
 class RequestTimer:

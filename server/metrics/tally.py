@@ -1,38 +1,23 @@
-"""Tokens as they come, added up here and written to where all processes are read only now and then.
+"""Tokens, and the time between them, added up and written to where all processes are read only now and then.
 
 A write costs as much as a token's text, so that one a token would be felt where a thousand streams are served.
 """
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from prometheus_client import Counter
 
-from prometheus_client import Counter, Histogram
+from engine.metrics.observations import Observations
 
 WRITE_SECONDS = 0.1
-
-
-class TalliedHistogram(Histogram):
-    """A histogram that takes many observations at once."""
-
-    def add(self, counts: Sequence[int], total: float) -> None:
-        """So many observations in each bucket, the last of which has no bound, and their sum."""
-        self._sum.inc(total)
-        for bucket, count in zip(self._buckets, counts, strict=True):
-            if count:
-                bucket.inc(count)
 
 
 class Tally:
     """Of one process. `now` is by time.perf_counter."""
 
-    __slots__ = ("_between_tokens", "_bounds", "_counts", "_num_tokens", "_seconds", "_tokens", "_written")
+    __slots__ = ("_between_tokens", "_num_tokens", "_tokens", "_written")
 
-    def __init__(self, tokens: Counter, between_tokens: TalliedHistogram, bounds: Sequence[float]) -> None:
+    def __init__(self, tokens: Counter, between_tokens: Observations) -> None:
         self._tokens = tokens
         self._between_tokens = between_tokens
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._seconds = 0.0
         self._num_tokens = 0
         self._written = 0.0
 
@@ -40,8 +25,7 @@ class Tally:
         """Tokens that came together, and `gap` seconds before each of `num_gaps` of them."""
         self._num_tokens += num_tokens
         if num_gaps:
-            self._counts[bisect_left(self._bounds, gap)] += num_gaps
-            self._seconds += num_gaps * gap
+            self._between_tokens.add(gap, num_gaps)
         if now - self._written >= WRITE_SECONDS:
             self.write(now)
 
@@ -51,6 +35,5 @@ class Tally:
         if not self._num_tokens:
             return
         self._tokens.inc(self._num_tokens)
-        self._between_tokens.add(self._counts, self._seconds)
-        self._counts = [0] * len(self._counts)
-        self._num_tokens, self._seconds = 0, 0.0
+        self._between_tokens.write()
+        self._num_tokens = 0

@@ -15,6 +15,7 @@ from server.admin.commands import Command
 from server.admin.desk import AdminDesk
 from server.app import create_app
 from server.auth.access import Access
+from server.auth.hosts import Hosts
 from server.auth.key import Key
 from server.auth.ledger import Ledger
 from server.config import Config
@@ -63,7 +64,8 @@ def assemble(config: Config, client: EngineClient, here: Here, ask: Callable[[in
     tokenizer = load_tokenizer(checkpoint)
     model = config.server.served_model_name or checkpoint.name
     metrics = ServerMetrics(model, here.directory, here.name)
-    access, desk = Access(here.keys, Ledger(here.directory, here.index)), AdminDesk(ask)
+    hosts = Hosts(config.server.allowed_hosts.split(","))
+    access, desk = Access(here.keys, Ledger(here.directory, here.index), hosts), AdminDesk(ask)
     context = AppContext(
         config=config,
         client=client,

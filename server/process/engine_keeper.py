@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
@@ -53,8 +54,9 @@ class EngineKeeper(Keeper):
         return self._epoch if self._link.is_open else 0
 
     def spawn(self) -> Child:
+        self._keep_on()
         self._epoch += 1
-        place = Place(self._place.endpoint, self._epoch, self._place.directory, self._place.model_name)
+        place = replace(self._place, epoch=self._epoch)
         child = Child("engine", run_engine, (self._config, place, self._factory))
         self._link.open(self._epoch)
         self._tell(EngineUp(self._epoch))
@@ -63,8 +65,7 @@ class EngineKeeper(Keeper):
         return child
 
     def on_death(self, cause: str) -> None:
-        if self._cut_off is not None:
-            self._cut_off.cancel()
+        self._keep_on()
         self._look_away()
         self._link.shut()
         self._tell(EngineDown(cause))
@@ -74,20 +75,25 @@ class EngineKeeper(Keeper):
         self._look_away()
         super().terminate()
 
-    def unload(self, seconds: float) -> None:
-        """Frees the model's memory once what runs has ended; what still runs after so long is cut off."""
+    def unload(self, seconds: float) -> bool:
+        """Frees the model's memory once what runs has ended; what still runs after so long is cut off.
+
+        False: it was unloaded before.
+        """
         if self.is_paused:
-            return
+            return False
         self.pause()
         self._tell(EngineUnloading())
         self.terminate()
+        self._keep_on()  # an unload before this one, whose engine a load waits for
         self._cut_off = asyncio.get_running_loop().call_later(seconds, self.kill)
+        return True
 
-    def load(self) -> None:
-        """Starts the engine again, if it was unloaded."""
-        if self._cut_off is not None:
-            self._cut_off.cancel()
+    def load(self) -> bool:
+        """Starts the engine again, once the one that was unloaded has ended. False: it was not unloaded."""
+        was_unloaded = self.is_paused
         self.resume()
+        return was_unloaded
 
     def abort_all_of(self, client: int) -> None:
         """A server process died: nobody reads its requests."""
@@ -95,6 +101,11 @@ class EngineKeeper(Keeper):
 
     def close(self) -> None:
         self._link.close()
+
+    def _keep_on(self) -> None:
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+            self._cut_off = None
 
     def _look_again(self) -> None:
         self._next_look = asyncio.get_running_loop().call_later(TICK_SECONDS, self._look)

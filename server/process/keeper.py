@@ -1,13 +1,14 @@
 """Keeps one child process alive: starts it, and starts it again when it dies, until told to stop."""
 
 import asyncio
-import sys
+import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
 
 from engine.process import metric_files
 from server.process.child import Child
 
+LOG = logging.getLogger("tokenloom.supervisor")
 MAX_FAILURES = 3  # starts in a row that did not get as far as working
 FIRST_DELAY = 0.25
 MAX_DELAY = 10.0
@@ -29,12 +30,13 @@ class Keeper(ABC):
         self._stopping = asyncio.Event()
         self._wanted = asyncio.Event()  # clear: a child that ends is not started again until it is set
         self._wanted.set()
+        self._is_leaving = False  # the child that runs now was told to end, and is no failure when it does
 
     async def keep(self) -> None:
         """Returns once stopped and the child is gone. Raises ChildFailed when a new start is of no use."""
         failures, has_worked = 0, False
         while await self._is_wanted():
-            self.works, self._verdict = False, ""
+            self.works, self._verdict, self._is_leaving = False, "", False
             self._child = self.spawn()
             end = await self._child.exited()
             self._settle_metrics(self._child.pid)
@@ -44,17 +46,13 @@ class Keeper(ABC):
             if self._stopping.is_set():
                 return
             has_worked = has_worked or self.works
-            if not self._wanted.is_set():
+            if self._is_leaving:
                 continue
             failures = 0 if self.works else failures + 1
             if failures >= MAX_FAILURES or (end.code > 0 and not has_worked):
                 raise ChildFailed(end.words or f"error: {cause} before it was ready")
-            print(
-                *filter(None, (end.words, f"{cause}; it is started again")),
-                sep="\n",
-                file=sys.stderr,
-                flush=True,
-            )
+            for words in filter(None, (end.words, f"{cause}; it is started again")):
+                LOG.error(words)
             await self._pause(min(MAX_DELAY, FIRST_DELAY * 2**failures))
 
     @abstractmethod
@@ -78,6 +76,7 @@ class Keeper(ABC):
         """Once it has ended it is not started again before `resume`; ending it is up to the caller."""
         if not self._stopping.is_set():
             self._wanted.clear()
+            self._is_leaving = True
 
     def resume(self) -> None:
         self._wanted.set()

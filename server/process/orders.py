@@ -82,11 +82,9 @@ class Orders:
                 answer((Outcome(),))
                 self._on_drain()
             case UnloadModel():
-                self._engine.unload(self._config.drain_seconds)
-                answer((Outcome(),))
+                answer((Outcome(int(self._engine.unload(self._config.drain_seconds))),))
             case LoadModel():
-                self._engine.load()
-                answer((Outcome(),))
+                answer((Outcome(int(self._engine.load())),))
             case ReloadKeys():
                 self.reload_keys(answer)
             case SetLogLevel(level):

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,10 +22,11 @@ from server.admin.commands import Outcome
 from server.auth.key_file import KeyFileError, keys_of
 from server.cli.report import StartReport
 from server.config import Config
+from server.logs import configure_logs
 from server.process.control import Drain, ToWorker
 from server.process.descriptors import TooFewDescriptors, fit_connections
 from server.process.engine_keeper import EngineKeeper
-from server.process.keeper import ChildFailed, Keeper
+from server.process.keeper import LOG, ChildFailed, Keeper
 from server.process.listen import bind_sockets, is_loopback, url_of
 from server.process.orders import Orders
 from server.process.vigil import Vigil
@@ -52,6 +54,7 @@ def serve(config: Config, factory: RunnerFactory | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     config = replace(config, server=settings)
+    configure_logs(settings.log_level, settings.log_format)
     if warning:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     try:
@@ -92,7 +95,8 @@ class Supervisor:
         began: float,
     ) -> None:
         endpoint = f"ipc://{directory}/engine"
-        place = Place(endpoint, epoch=1, directory=directory, model_name=config.server.served_model_name)
+        set_up_logs = partial(configure_logs, config.server.log_level, config.server.log_format)
+        place = Place(endpoint, 1, directory, config.server.served_model_name, set_up_logs)
         self._drain_seconds = config.server.drain_seconds
         self._sockets = sockets
         self._began = began
@@ -190,7 +194,7 @@ class Supervisor:
             unseen = {name: seconds for name, seconds in info.phases.items() if name not in self._phases}
             self._report.engine_ready(msgspec.structs.replace(info, phases=unseen))
         else:
-            print(f"the engine is ready again (start {info.epoch})", flush=True)
+            LOG.info("the engine is ready again (start %d)", info.epoch)
         self._announce()  # the server processes may have heard of it sooner
 
     def _announce(self) -> None:
@@ -205,9 +209,9 @@ def _report_keys(outcomes: tuple[Outcome, ...]) -> None:
     """After SIGHUP."""
     for outcome in outcomes:
         if outcome.refusal:
-            print(f"error: the keys stay as they were: {outcome.refusal}", file=sys.stderr, flush=True)
+            LOG.error("the keys stay as they were: %s", outcome.refusal)
             return
-    print("the keys were read again", flush=True)
+    LOG.info("the keys were read again")
 
 
 def _report_failures(results: list[None | BaseException]) -> None:

@@ -82,14 +82,16 @@ def admin_routes(context: AppContext, desk: AdminDesk) -> APIRouter:
     @router.post("/unload")
     async def unload() -> Response:
         """End the engine's process, which frees the model's memory."""
-        await desk.order(UnloadModel())
-        return JSONResponse({"status": "unloading"}, 202)
+        return await _engine_order(UnloadModel(), "unloading", "unloaded")
 
     @router.post("/load")
     async def load() -> Response:
         """Start the engine again, with the model it had."""
-        await desk.order(LoadModel())
-        return JSONResponse({"status": "loading"}, 202)
+        return await _engine_order(LoadModel(), "loading", "loaded")
+
+    async def _engine_order(command: LoadModel | UnloadModel, begun: str, was_so: str) -> Response:
+        changed = any(outcome.count for outcome in await desk.order(command))
+        return JSONResponse({"status": begun}, 202) if changed else JSONResponse({"status": was_so})
 
     return router
 

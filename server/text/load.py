@@ -80,7 +80,7 @@ def _check_charsmap(path: Path, written: bytes) -> None:
 
 
 def _special_texts(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, str]:
-    """The names a template may use: `bos_token` and the like."""
+    """The names a template may use: `bos_token` and the like. One whose id the model does not have is none."""
     special = checkpoint.special
     ids = {
         "bos_token": special.bos_id,
@@ -88,6 +88,10 @@ def _special_texts(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, st
         "unk_token": special.unk_id,
         "pad_token": special.pad_id,
     }
-    texts = {name: tokenizer.token_piece(token_id) for name, token_id in ids.items() if token_id is not None}
+    texts = {
+        name: tokenizer.token_piece(token_id)
+        for name, token_id in ids.items()
+        if token_id is not None and token_id < tokenizer.vocab_size
+    }
     given = {"bos_token": special.bos_token, "eos_token": special.eos_token}
     return texts | {name: text for name, text in given.items() if text is not None}

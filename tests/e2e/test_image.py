@@ -13,12 +13,16 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import yaml
 
+from engine.kernels.build import default_cache_dir
 from tests.e2e.deployment import START_SECONDS, wait_until
 
 DOCKER = Path(__file__).parents[2] / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
+COMPOSE = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
+SERVER = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE))["services"]["server-cpu"]
 USER = re.findall(r"^USER (\d+):\d+$", DOCKERFILE, re.MULTILINE)[0]
 
 
@@ -39,23 +43,24 @@ def as_user() -> list[str]:
 
 
 class Container:
-    """What `docker run` would do with the image, on this machine's packages and a free port."""
+    """What compose would do with the image, on this machine's packages and a free port."""
 
     def __init__(self, folder: Path) -> None:
         for name in ("home", "work", "tmp"):
             (folder / name).mkdir()
         self.home, self.work = folder / "home", folder / "work"
-        kernels = Path.home() / ".cache/tokenloom"  # compiled when the image is built
+        kernels = default_cache_dir()  # compiled when the image is built
         if kernels.is_dir():
-            shutil.copytree(kernels, self.home / ".cache/tokenloom")
+            shutil.copytree(kernels, self.home / kernels.relative_to(Path.home()))
         self.environment = {
             "PATH": f"{BIN}:/usr/bin:/bin",
             "HOME": str(self.home),
             "TMPDIR": str(folder / "tmp"),
+            **dict.fromkeys(SERVER["environment"], "k-1"),
         }
-        command = [*words("^ENTRYPOINT"), *words("^CMD"), "--host", "127.0.0.1", "--port", "0"]
+        command = [*words("^ENTRYPOINT"), *SERVER["command"], "--host", "127.0.0.1", "--port", "0"]
         self.process = subprocess.Popen(
-            [*as_user(), *command, "--api-key", "k-1", "--log-format", "json"],
+            [*as_user(), *command],
             cwd=self.work,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -113,6 +118,8 @@ def container(tmp_path: Path) -> Iterator[Container]:
 
 
 def test_the_images_commands_serve_as_another_user_in_an_empty_folder(container: Container) -> None:
+    assert set(words("^CMD")) < set(SERVER["command"]), "what it does by itself is tried with it"
+    assert list(SERVER["environment"]) == ["TOKENLOOM_API_KEY"]
     url = container.url
     wait_until(lambda: container.check() == 0, START_SECONDS)
     owner = psutil.Process(container.process.pid)

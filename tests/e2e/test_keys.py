@@ -32,8 +32,9 @@ def headers_of(name: str) -> dict[str, str]:
 
 KEYS = (
     entry("root", admin=True)
-    + entry("alice", requests_per_minute=30, tokens_per_minute=100_000)
+    + entry("alice", requests_per_minute=600, tokens_per_minute=100_000)
     + entry("bob", max_concurrent=4)
+    + entry("busy", requests_per_minute=30)
 )
 
 
@@ -65,16 +66,7 @@ class Closed(Deployment):
         return httpx.post(f"{self.url}/v1/completions", json=body, headers=headers_of(key), timeout=60)
 
 
-@pytest.fixture
-def key_file(tmp_path: Path) -> Path:
-    path = tmp_path / "keys.toml"
-    path.write_text(KEYS)
-    return path
-
-
-@pytest.fixture
-def server(tmp_path: Path, key_file: Path) -> Iterator[Closed]:
-    place = tmp_path / "place"
+def start(place: Path, key_file: Path) -> Closed:
     place.mkdir()
     settings = {
         "port": 0,
@@ -83,10 +75,26 @@ def server(tmp_path: Path, key_file: Path) -> Iterator[Closed]:
         "key_file": str(key_file),
         "drain_seconds": 2.0,
     }
-    server = Closed(place, ["tests.e2e.scripted_server", json.dumps(settings), "0.01"])
+    return Closed(place, ["tests.e2e.scripted_server", json.dumps(settings), "0.01"])
+
+
+@pytest.fixture(scope="module")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "keys.toml"
+    path.write_text(KEYS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, key_file: Path) -> Iterator[Closed]:
+    """Each test leaves it as it found it. It ends without an engine."""
+    place = tmp_path_factory.mktemp("shared") / "place"
+    server = start(place, key_file)
     try:
         assert server.url
         yield server
+        assert server.order("POST", "unload").status_code == 202
+        wait_until(lambda: server.find("loom-engine") is None)
         server.process.terminate()
         assert server.wait() == 0
         assert list(place.iterdir()) == []
@@ -140,15 +148,15 @@ def test_limits_hold_over_both_processes(server: Closed) -> None:
     assert httpx.get(f"{server.url}/health").status_code == 200
     began = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: server.post("alice"), range(60)))
+        answers = list(pool.map(lambda _: server.post("busy"), range(60)))
     filled = (time.monotonic() - began) / 2
     counts = Counter(answer.status_code for answer in answers)
     assert counts.keys() == {200, 429} and 30 <= counts[200] <= 30 + filled + 1
-    while (refused := server.post("alice")).status_code == 200:  # it fills all the time
+    while (refused := server.post("busy")).status_code == 200:  # it fills all the time
         continue
     assert refused.json()["error"]["code"] == "requests_per_minute"
     time.sleep(int(refused.headers["retry-after"]))
-    assert server.post("alice").status_code == 200, "whoever waits as told is served"
+    assert server.post("busy").status_code == 200, "whoever waits as told is served"
     assert first.is_running() and second.is_running()
 
 
@@ -206,7 +214,7 @@ def test_keys_are_read_again(server: Closed, key_file: Path) -> None:
     refused = server.order("POST", "reload-keys")
     assert refused.status_code == 400 and "the keys stay as they were" in refused.text
     server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "error: the keys stay as they were" in server.output)
+    wait_until(lambda: "ERROR tokenloom.supervisor: the keys stay as they were" in server.output)
     assert server.post("carol").status_code == 200
     key_file.write_text(KEYS)
     server.process.send_signal(signal.SIGHUP)
@@ -233,24 +241,53 @@ def test_the_model_is_unloaded_and_loaded(server: Closed) -> None:
     server.kill(0)
     wait_until(lambda: server.status()["processes"] == 2)
     assert {server.post("bob").status_code for _ in range(6)} == {503}, "its successor knows, too"
+    assert server.order("POST", "unload").json() == {"status": "unloaded"}
     assert server.order("POST", "load").status_code == 202
     wait_until(lambda: server.is_ready())
     wait_until(lambda: server.post("bob").status_code == 200)
+    assert server.order("POST", "load").json() == {"status": "loaded"}
     metrics = httpx.get(f"{server.url}/metrics", headers=server.root).text
     restarts = re.findall(r"^tokenloom:engine_restarts_total\{.*\} (\S+)", metrics, flags=re.MULTILINE)
     assert sum(map(float, restarts)) == 0, "that was no fault"
 
 
-def test_log_level_and_drain(server: Closed) -> None:
+def test_a_load_waits_for_what_is_unloaded_no_longer_than_the_deadline(server: Closed) -> None:
+    """Even if that hangs."""
+    running = Streaming(server, "bob").begin()
+    engine = server.child("loom-engine")
+    engine.suspend()
+    assert server.order("POST", "unload").status_code == 202
+    assert server.order("POST", "load").status_code == 202
+    wait_until(lambda: not engine.is_running())
+    assert running.end().events[-1]["error"]["code"] == "engine_down"
+    wait_until(lambda: server.post("bob").status_code == 200)
+    assert "the engine was killed" not in server.output, "it was told to end"
+
+
+def test_log_level_and_drain(tmp_path: Path) -> None:
+    (tmp_path / "keys.toml").write_text(KEYS)
+    server = start(tmp_path / "place", tmp_path / "keys.toml")
+    try:
+        assert server.url
+        check_log_level(server)
+        check_drain(server)
+        assert list(server.directory.iterdir()) == []
+    finally:
+        server.close()
+
+
+def check_log_level(server: Closed) -> None:
     refused = server.order("PUT", "log-level", {"level": "loud"})
     assert refused.status_code == 400 and "level" in refused.json()["error"]["message"]
     assert server.order("PUT", "log-level", {"level": "error"}).json() == {"level": "error"}
     num_lines = len(server.lines)
     assert server.post("bob").status_code == 200
     assert len(server.lines) == num_lines
+
+
+def check_drain(server: Closed) -> None:
     running = Streaming(server, "bob").begin()
     assert server.order("POST", "drain").status_code == 202
     wait_until(lambda: server.post("bob").status_code == 503)
     assert server.wait() == 0
     assert "shutting down" in running.end().events[-1]["error"]["message"]
-    server.process.terminate()

@@ -1,5 +1,6 @@
 """A whole deployment with a runner that has no model: what happens when processes die, and how it ends."""
 
+import configparser
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -10,11 +11,14 @@ import httpx
 import psutil
 import pytest
 
+from server.config import ServerConfig
+from server.process.supervisor import CLOSE_SECONDS
 from tests.e2e.answer import Answer, post
 from tests.e2e.deployment import Deployment, start_scripted, wait_until
 from tests.engine.scripted_runner import answer
 
 LONG = 1500  # tokens; longer than any test
+UNIT = Path(__file__).parents[2] / "configs/systemd/tokenloom.service"
 Start = Callable[..., Deployment]
 
 
@@ -119,6 +123,14 @@ def test_a_second_signal_ends_it_at_once(start: Start) -> None:
     assert running.end().broken
 
 
+def test_the_units_patience_outlasts_a_drain() -> None:
+    """Server processes have until the deadline and some, the engine some more; signals go to the supervisor alone."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.read(UNIT)
+    assert unit["Service"]["KillMode"] == "mixed"
+    assert float(unit["Service"]["TimeoutStopSec"]) > ServerConfig().drain_seconds + 2 * CLOSE_SECONDS
+
+
 def test_children_do_not_outlive_a_killed_supervisor(start: Start) -> None:
     server = start(api_workers=2)
     assert server.url
@@ -144,7 +156,6 @@ def test_a_taken_port_is_refused(start: Start) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["/no/such/model"], "model '/no/such/model': no such file or folder"),
         (["/no/such/model", "--api-workers", "3"], "model '/no/such/model': no such file or folder"),
         (
             ["--kv-tokens", "1024", "--max-model-len", "2048"],

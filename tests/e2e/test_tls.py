@@ -66,6 +66,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> Non
     server = start_scripted(place, 0.02, tls_cert=str(cert), tls_key=str(key), api_workers=2)
     try:
         url = server.url
+        assert url.startswith("https://127.0.0.1:")
         assert shown(url, context) == first[0].read_text()
         with httpx.Client(base_url=url, verify=context) as client, streaming(client) as lines:
             cert.write_bytes(second[0].read_bytes())  # the key is still the old one's

@@ -4,6 +4,7 @@ import pytest
 
 from engine.kernels.gpu.compiler import Compiled, CompileFailed, source_dir
 from engine.kernels.gpu.encoder_pool import KINDS
+from engine.kernels.gpu.module import architecture_of
 from engine.runner.gpu import cubins
 from engine.runner.gpu.cubins import ARCHITECTURES, Outcome, Usage, ask_for_all, compile_unit, read_log, table
 from engine.runner.gpu.kernel_set import Unit
@@ -33,6 +34,15 @@ def test_every_source_is_compiled_for_every_architecture(asked: dict[Unit, dict[
         found = {unit.source for unit in asked if unit.architecture == architecture}
         hopper = {name for name in sources if name.endswith("_sm90.cu")}
         assert found == (sources if architecture == "sm_90a" else sources - hopper), architecture
+
+
+def test_a_gpu_gets_code_of_its_own_major_version() -> None:
+    capabilities = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (12, 1))
+    found = [architecture_of(*capability) for capability in capabilities]
+    assert found == ["sm_80", "sm_80", "sm_80", "sm_90a", "sm_100", "sm_100", "sm_120", "sm_120"]
+    assert set(found) == set(ARCHITECTURES)
+    with pytest.raises(ValueError, match=r"7\.5 is too old"):
+        architecture_of(7, 5)
 
 
 def test_every_head_size_is_there_in_both_dtypes(asked: dict[Unit, dict[str, int]]) -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.checkpoint import open_checkpoint
 from engine.kernels.gpu import compiler
 from engine.kernels.gpu.compiler import Compiled, Compiler, source_dir
 from engine.runner.gpu import precompile
+from engine.runner.gpu.kernel_set import RecordingLibrary, Sample, Unit, record_decoder
 from engine.runner.gpu.precompile import kernels_of, main
 
 
@@ -30,6 +32,30 @@ def test_a_models_kernels_are_found_where_they_were_put(
         path = Compiler(unit.architecture, tmp_path).compile(unit.source, dict(unit.defines))
         assert path.read_text() == f"{unit.source} {list(unit.defines)} {unit.architecture}"
     assert len(compiled) == len(units), "nothing is compiled twice"
+
+
+def test_gpus_of_every_size_find_theirs() -> None:
+    """How a product is cut depends on how many multiprocessors there are."""
+    checkpoint = open_checkpoint("")
+    brought = set(kernels_of("", ["sm_80", "sm_90a", "sm_100"]))
+    asked: dict[tuple[str, int], set[Unit]] = {}
+    for architecture, size in (
+        ("sm_80", 58),
+        ("sm_80", 72),
+        ("sm_80", 108),
+        ("sm_90a", 132),
+        ("sm_100", 148),
+    ):
+        library = RecordingLibrary(architecture, size)
+        record_decoder(Sample(checkpoint.name, checkpoint.decoder), False, library)
+        asked[architecture, size] = set(library.shared_bytes)
+        assert asked[architecture, size] <= brought, (architecture, size)
+    assert asked["sm_80", 58] != asked["sm_80", 72] != asked["sm_80", 108]
+
+
+def test_another_architecture_is_refused() -> None:
+    with pytest.raises(SystemExit, match="error: sm_86: accepted: sm_80, sm_90a, sm_100"):
+        main(["sm_86"])
 
 
 def test_no_kernel_of_another_kind_of_model_is_among_them() -> None:

@@ -55,6 +55,15 @@ def test_owners_have_lines_of_their_own() -> None:
     assert not promises.take_up("flood", -1, 2000.0) and not promises.has_any("flood"), "all of them are over"
 
 
+def test_owners_whose_line_is_over_have_no_part_of_what_leaves_the_queue() -> None:
+    promises = Promises()
+    for owner in range(100):
+        promises.give(f"{owner}", 0, 0.0, 1.0, 1.0)
+    now = 2 * GRACE_SECONDS
+    due = [promises.give("back", mark, now, 1.0, 1.0) for mark in range(2)]
+    assert due == [now + 1.0, now + 2.0], "though none of the hundred was heard of again"
+
+
 class Crowd:
     """Strangers who come at `times` the capacity for so many seconds, and obey. A step takes a second."""
 

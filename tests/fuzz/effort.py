@@ -1,4 +1,7 @@
-"""How long the fuzzing tests look: as hypothesis's profile says, which `--hypothesis-profile=long` makes longer."""
+"""How long the fuzzing tests look: as hypothesis's profile says, which `--hypothesis-profile=long` makes longer.
+
+The short look is the same each time: what it finds is the fault of the change that it is run for. The long one is for chance.
+"""
 
 from hypothesis import HealthCheck, settings
 
@@ -20,6 +23,7 @@ def effort(part: float) -> settings:
     """A part of the profile's examples, at least one."""
     return settings(
         max_examples=max(1, round(settings().max_examples * part)),
+        derandomize=settings.get_current_profile_name() != LONG,
         deadline=None,
         suppress_health_check=SLOW_AND_SHARED,
     )

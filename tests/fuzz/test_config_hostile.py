@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.checkpoint import CheckpointError, open_checkpoint
+from server.text.load import load_template, load_tokenizer
 from tests.fuzz import targets
 from tests.fuzz.effort import effort
 from tests.fuzz.raw_folder import CONFIG, ENCODER, VALUES, Json, put
@@ -51,6 +53,14 @@ def test_a_stretched_context_ends_somewhere(tmp_path: Path) -> None:
     assert (
         open_checkpoint(str(put(tmp_path, CONFIG | {"rope_scaling": YARN}))).decoder.max_context == 2**31 - 1
     )
+
+
+@pytest.mark.parametrize("token_id", [100, 2**31, HUGE])
+def test_a_token_that_an_encoder_does_not_have_is_none(token_id: int, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(str(put(tmp_path, ENCODER | {"eos_token_id": token_id})))
+    source = {"default": "{{ eos_token is defined }}"}
+    checkpoint = replace(checkpoint, chat_templates=source)
+    assert load_template(checkpoint, load_tokenizer(checkpoint)).render(targets.CHAT) == "False"
 
 
 def replace_file(name: str, make: Callable[[Path], object]) -> Callable[[Path], object]:

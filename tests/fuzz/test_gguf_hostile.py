@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from engine.checkpoint import CheckpointError, open_checkpoint
 from engine.weights.gguf import GgufSource
+from server.text.load import load_template, load_tokenizer
 from tests.fuzz import targets
 from tests.fuzz.effort import effort
 from tests.fuzz.raw_gguf import (
@@ -132,6 +133,14 @@ def test_a_file_without_a_fault_is_read(tmp_path: Path) -> None:
     assert open_checkpoint(str(path)).decoder.vocab_size == 4
     path.write_bytes(fields(STRETCHED).content())
     assert open_checkpoint(str(path)).decoder.max_context == 2**31 - 1
+
+
+def test_a_padding_token_may_be_missing(tmp_path: Path) -> None:
+    """Files with a padding token that the model has no row for are about."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(fields({b"tokenizer.ggml.padding_token_id": number(2**32 - 1)}).content())
+    checkpoint = open_checkpoint(str(path))
+    assert load_template(checkpoint, load_tokenizer(checkpoint)).render(targets.CHAT)
 
 
 def test_cut_anywhere(tmp_path: Path) -> None:

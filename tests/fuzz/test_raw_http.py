@@ -24,8 +24,8 @@ WHOLE = POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
 SOCKET = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZQ==\r\n"
 
-# What may come back, as the statuses in order; None: whatever is no 5xx.
-SHAPES: dict[str, tuple[bytes, list[int] | None]] = {
+# What comes back, as the statuses in order.
+SHAPES: dict[str, tuple[bytes, list[int]]] = {
     "length and chunks": (
         POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + GET,
         [400],
@@ -33,6 +33,8 @@ SHAPES: dict[str, tuple[bytes, list[int] | None]] = {
     "chunks and length": (CHUNKED + b"Content-Length: 5\r\n\r\n0\r\n\r\n" + GET, [400]),
     "two lengths": (POST + b"Content-Length: 2\r\nContent-Length: 30\r\n\r\n" + BODY, [400]),
     "a list of lengths": (POST + b"Content-Length: 5, 5\r\n\r\nabcde", [400]),
+    "a length of no number": (POST + b"Content-Length: ten\r\n\r\n", [400]),
+    "a negative length": (POST + b"Content-Length: -1\r\n\r\n", [400]),
     "a signed length": (POST + b"Content-Length: +5\r\n\r\nabcde", [400]),
     "an endless length": (POST + b"Content-Length: 99999999999999999999999\r\n\r\n", [400]),
     "chunked twice": (CHUNKED + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + GET, [400]),
@@ -63,15 +65,18 @@ SHAPES: dict[str, tuple[bytes, list[int] | None]] = {
     "broken escapes": (b"GET /v1/models/%00%ff%zz HTTP/1.1\r\nHost: x\r\n\r\n", [404]),
     "a folded header": (b"GET /version HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n", [400]),
     "a header in a header": (b"GET /version HTTP/1.1\r\nHost: x\r\nX: a\rb\r\n\r\n", [400]),
+    "a zero in a header": (b"GET /version HTTP/1.1\r\nHost: x\0y\r\n\r\n", [400]),
+    "a space behind a name": (b"GET /version HTTP/1.1\r\nHost : x\r\n\r\n", [400]),
     "a header of no name": (b"GET /version HTTP/1.1\r\n: x\r\n\r\n", [400]),
-    "no version": (b"GET /version\r\n\r\n", None),
+    "no version": (b"GET /version\r\n\r\n", [200]),
     "an odd version": (b"GET /version HTTP/9.9\r\nHost: x\r\n\r\n", [400]),
-    "an odd expectation": (POST + b"Expect: 200-maybe\r\nContent-Length: 30\r\n\r\n" + BODY, None),
+    "an odd expectation": (POST + b"Expect: 200-maybe\r\nContent-Length: 30\r\n\r\n" + BODY, [200]),
     "an odd type": (
         b"POST /v1/completions HTTP/1.1\r\nContent-Type: \xff/\xff\r\nContent-Length: 30\r\n\r\n" + BODY,
         [415],
     ),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), [400]),
+    "a word": (b"hello\r\n\r\n", [400]),
     "SSH": (b"SSH-2.0-OpenSSH_9\r\n", [400]),
     "a proxy's line": (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n" + GET, [400]),
     "zeros": (bytes(1000), [400]),
@@ -111,6 +116,20 @@ def exchange(api: Api, sent: list[bytes], half_closes: bool, wanted: int = 0) ->
     return answer
 
 
+def read_to_end(api: Api, sent: bytes) -> bytes:
+    """What comes back before the server closes, which it has to do."""
+    answer = b""
+    with api.connect() as sock:
+        sock.settimeout(4 * SECONDS)
+        try:
+            sock.sendall(sent)
+            while piece := sock.recv(65536):
+                answer += piece
+        except ConnectionError:  # it closed with some of it unread
+            pass
+    return answer
+
+
 def check_served(api: Api) -> None:
     answer = exchange(api, [GET], False, 1)
     assert statuses(answer) == [200] and json.loads(answer.partition(b"\r\n\r\n")[2])["version"]
@@ -118,9 +137,14 @@ def check_served(api: Api) -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_is_answered_as_it_deserves(server: Api, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """One that is refused is the last of its connection: what hides behind it is no request."""
     sent, wanted = SHAPES[name]
-    found = statuses(exchange(server, [sent], False, 0 if wanted is None else len(wanted)))
-    assert found == wanted if wanted is not None else all(status < 500 for status in found)
+    server.engine.submits.clear()
+    if wanted in ([400], [408], []):
+        assert statuses(read_to_end(server, sent)) == wanted
+        assert not server.engine.submits
+    else:
+        assert statuses(exchange(server, [sent], False, len(wanted))) == wanted
     exchange(server, [sent], True)
     check_served(server)
     assert not [record for record in caplog.records if record.exc_info], "no traceback is logged"

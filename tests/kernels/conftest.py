@@ -4,10 +4,9 @@ import ctypes
 
 import pytest
 
-from engine.kernels import build
-from tests.kernels.targets import find_targets
+from tests.kernels.targets import find_targets, load_kernels
 
 
 @pytest.fixture(scope="session", params=find_targets())
 def library(request: pytest.FixtureRequest) -> ctypes.CDLL:
-    return build.load(target=request.param)
+    return load_kernels(request.param)

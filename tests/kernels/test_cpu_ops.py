@@ -131,8 +131,8 @@ def test_norms_and_activation(ops: CpuOps, dtype: torch.dtype, tokens: int) -> N
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("tokens", [1, 2, 5, 12, 16, 17, 33, 70])
-@pytest.mark.parametrize("shape", [(96, 64), (70, 33), (16, 160), (257, 576)])
+@pytest.mark.parametrize("tokens", [1, 2, 5, 12, 16, 17, 33, 64, 70, 128])
+@pytest.mark.parametrize("shape", [(96, 64), (70, 33), (16, 160), (257, 576), (1100, 1536)])
 def test_linear(ops: CpuOps, dtype: torch.dtype, tokens: int, shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(tokens)
     x = torch.randn(tokens, shape[1], generator=generator).to(dtype)

@@ -12,13 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.columns import Columns
-from engine.kernels import build
 from engine.kernels.cpu_sample import CpuSampler
 from engine.kernels.sample_reference import NOT_FINITE, NOTHING_ALLOWED, adjust, keep, philox, sample
 from engine.request import SamplingParams
 from engine.sampler.sampler import Sample
 from tests.engine.sampling_rows import make_rows
-from tests.kernels.targets import find_targets
+from tests.kernels.targets import find_targets, load_kernels
 
 Floats = npt.NDArray[np.float64]
 KNOWN_ANSWERS = [  # of Philox4x32-10: counter, key, words, as published with Random123
@@ -35,7 +34,7 @@ def compiled(library: ctypes.CDLL) -> CpuSampler:
 
 @pytest.fixture(params=["plain", *find_targets()])
 def sampler(request: pytest.FixtureRequest) -> Sample:
-    return sample if request.param == "plain" else CpuSampler(build.load(target=request.param), 1)
+    return sample if request.param == "plain" else CpuSampler(load_kernels(request.param), 1)
 
 
 def words_of(text: str) -> list[int]:

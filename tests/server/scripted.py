@@ -153,6 +153,7 @@ class Api:
     tokenizer: Tokenizer
     port: int
     client: httpx.Client
+    context: AppContext
 
     def script(self, text: str, **changes: Any) -> Script:
         """Answers every request with `text` and an end-of-sequence token."""
@@ -239,7 +240,7 @@ def serve_api(
         tracer=tracer,
     )
     with running(context) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-        api = Api(engine, tokenizer, port, client)
+        api = Api(engine, tokenizer, port, client, context)
         api.reset()
         yield api
     encoder.close()

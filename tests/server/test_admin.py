@@ -45,6 +45,7 @@ class Supervisor:
     asked: list[Command] = field(default_factory=list)
     is_silent: bool = False
     refusal: str = ""
+    count: int = 2
     desk: AdminDesk = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,7 +59,7 @@ class Supervisor:
             case EndCalls() | UseKeys() | SetLogLevel() | ListCalls():
                 outcome = carry_out(command, self.access)
             case StartDrain() | ReloadKeys() | LoadModel() | UnloadModel():
-                outcome = Outcome(count=2, refusal=self.refusal)
+                outcome = Outcome(count=self.count, refusal=self.refusal)
         asyncio.get_running_loop().call_soon(self.desk.answer, number, (outcome,))
 
 
@@ -88,12 +89,17 @@ def test_commands_are_passed_on(admin: Admin) -> None:
     assert admin.order("POST", "load") == (202, {"status": "loading"})
     assert admin.order("POST", "reload-keys") == (200, {"keys": 2})
     assert admin.order("PUT", "log-level", {"level": "warning"}) == (200, {"level": "warning"})
+    admin.supervisor.count = 0
+    assert admin.order("POST", "unload") == (200, {"status": "unloaded"})
+    assert admin.order("POST", "load") == (200, {"status": "loaded"})
     assert admin.supervisor.asked == [
         StartDrain(),
         UnloadModel(),
         LoadModel(),
         ReloadKeys(),
         SetLogLevel("warning"),
+        UnloadModel(),
+        LoadModel(),
     ]
 
 

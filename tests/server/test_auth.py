@@ -10,10 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.routing import iter_route_contexts
 
-from server.auth.access import Access
+from server.admin.desk import AdminDesk
+from server.app import create_app
+from server.auth.access import OPEN, Access
 from server.auth.key import Key, digest_of
 from server.auth.ledger import Ledger
+from server.errors import ApiError
 from tests.server.scripted import SETTINGS, Api, serve_api
 
 SECRET = "tl-alice"
@@ -77,6 +81,46 @@ def test_every_route_is_closed(closed: Api, method: str, path: str, headers: dic
     error = response.json()["error"]
     assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
     assert "Authorization: Bearer" in error["message"]
+
+
+def test_no_route_was_forgotten(tmp_path: Path) -> None:
+    """All that the application has, the documentation and the administrator's among them."""
+    with serve_keys(tmp_path, ALICE, ROOT, desk=AdminDesk(lambda number, command: None)) as api:
+        routes = list(iter_route_contexts(create_app(api.context).routes))
+        paths = {route.path for route in routes}
+        assert paths > {*OPEN, "/metrics", "/docs", "/openapi.json", "/admin/unload"}
+        for method, path in (
+            (method, route.path or "") for route in routes for method in route.methods or ()
+        ):
+            if path not in OPEN:
+                assert api.client.request(method, path).status_code == 401, f"{method} {path}"
+
+
+def test_the_time_tells_nothing_of_the_keys_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is compared in full, whichever it is that came."""
+    compared: list[bytes] = []
+
+    def compare(known: bytes, presented: bytes) -> bool:
+        compared.append(known)
+        return known == presented
+
+    monkeypatch.setattr("server.auth.access.hmac.compare_digest", compare)
+    keys = [Key(name, digest_of(name.encode())) for name in ("first", "second", "last")]
+    access = Access(keys)
+    for presented in (b"first", b"last", b"none"):
+        compared.clear()
+        scope = {
+            "type": "http",
+            "path": "/x",
+            "method": "GET",
+            "headers": [(b"authorization", b"Bearer " + presented)],
+        }
+        if presented == b"none":
+            with pytest.raises(ApiError):
+                access.enter(scope, {})
+        else:
+            assert access.enter(scope, {}).key_name == presented.decode()
+        assert compared == [key.digest for key in keys]
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
@@ -195,6 +239,20 @@ def test_the_most_urgent_priority_of_a_key(tmp_path: Path) -> None:
             if status == 400:
                 error = response.json()["error"]
                 assert error["param"] == "priority" and "-2" in error["message"] and "-1" in error["message"]
+
+
+def test_who_asks_for_no_priority_gets_what_the_key_may_have(tmp_path: Path) -> None:
+    """Clients that know nothing of priorities are served with any key; under either policy."""
+    with serve_keys(tmp_path, replace(ALICE, max_priority=5)) as api:
+        assert api.client.post("/v1/completions", json=BODY, headers=BEARER).status_code == 200
+        assert api.engine.submits[-1].priority == 5
+    with serve_keys(tmp_path, replace(ALICE, max_priority=5), policy="priority") as api:
+        for asked, given in ((None, 5), (7, 7)):
+            body = BODY | {"priority": asked}
+            assert api.client.post("/v1/completions", json=body, headers=BEARER).status_code == 200
+            assert api.engine.submits[-1].priority == given
+        refused = api.client.post("/v1/completions", json=BODY | {"priority": 4}, headers=BEARER)
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == "priority"
 
 
 def test_prefixes_are_isolated_on_request(tmp_path: Path) -> None:

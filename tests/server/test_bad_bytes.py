@@ -150,34 +150,6 @@ def test_a_wrong_path_or_method(api: Api, method: str, path: str, status: int) -
     assert ("allow" in response.headers) == (status == 405)
 
 
-RAW_REQUESTS: dict[str, bytes] = {
-    "no HTTP": b"hello\r\n\r\n",
-    "bad length": b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n",
-    "negative length": b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-    "two lengths": (
-        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"
-    ),
-    "bad chunk": (
-        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"
-    ),
-    "NUL in a header": b"GET /health HTTP/1.1\r\nHost: x\x00y\r\n\r\n",
-    "space in a header's name": b"GET /health HTTP/1.1\r\nHost : x\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("name", RAW_REQUESTS)
-def test_bytes_that_are_no_http(api: Api, name: str) -> None:
-    """The parser answers these by itself, and closes the connection."""
-    with api.connect() as sock:
-        sock.sendall(RAW_REQUESTS[name])
-        answer = b""
-        while part := sock.recv(4096):
-            answer += part
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert not api.engine.submits
-
-
 @pytest.mark.parametrize("cut", [1, 20, 60, 100, 125])
 def test_a_request_that_stops_anywhere(api: Api, cut: int) -> None:
     body = b'{"prompt": "a", "max_tokens": 5}'

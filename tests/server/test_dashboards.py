@@ -66,6 +66,48 @@ def test_every_alert_is_explained() -> None:
     assert re.findall(r"^\| `(Tokenloom\w+)`", GUIDE, re.MULTILINE) == [alert["alert"] for alert in alerts]
 
 
+PROMISED = [
+    *[
+        ("serving", "heatmap", metric, ())
+        for metric in (server.FIRST_TOKEN, server.BETWEEN_TOKENS, server.WHOLE)
+    ],
+    ("serving", "timeseries", server.GENERATION_TOKENS, ()),
+    ("serving", "timeseries", server.PROMPT_TOKENS, ()),
+    ("serving", "timeseries", engine.WAITING, ()),
+    ("serving", "timeseries", server.QUEUE, ()),
+    ("serving", "timeseries", engine.STEP_ROWS, ()),
+    ("serving", "timeseries", server.REJECTIONS, ("cause",)),
+    ("serving", "timeseries", server.CANCELLATIONS, ("cause",)),
+    ("serving", "timeseries", server.RESPONSES, ("status",)),
+    ("engine", "heatmap", engine.STEP_SECONDS, ()),
+    ("engine", "timeseries", engine.STEP_SECONDS, ()),
+    ("engine", "timeseries", engine.HOST_GAP, ()),
+    ("engine", "timeseries", engine.KV_USAGE, ()),
+    ("engine", "timeseries", engine.PREFIX_HITS, ()),
+    ("engine", "timeseries", engine.PREEMPTIONS, ()),
+    ("engine", "timeseries", engine.MOVES, ()),
+    ("engine", "timeseries", engine.LAUNCHES, ("launch",)),
+    ("engine", "timeseries", engine.MEMORY, ("process",)),
+    ("engine", "timeseries", server.RESTARTS, ()),
+    ("engine", "bargauge", engine.STARTUP, ("phase",)),
+    ("encoders", "heatmap", server.WHOLE, ()),
+    ("encoders", "timeseries", server.SUCCESS, ("finished_reason",)),
+    ("encoders", "timeseries", engine.STEP_ROWS, ()),
+    ("encoders", "timeseries", server.REJECTIONS, ("cause",)),
+]
+
+
+@pytest.mark.parametrize(("board", "kind", "metric", "by"), PROMISED)
+def test_what_one_looks_for_is_where_one_looks(
+    board: str, kind: str, metric: Metric, by: tuple[str, ...]
+) -> None:
+    content = json.loads((CONFIGS / f"grafana/dashboards/{board}.json").read_text())
+    queries = [t["expr"] for panel in panels(content) if panel["type"] == kind for t in panel["targets"]]
+    found = [query for query in queries if re.search(rf"{metric.exposed}(_bucket|_sum|_count)?\b", query)]
+    told_apart = [set(kept.split(", ")) for query in found for kept in re.findall(r" by \(([^)]*)\)", query)]
+    assert found and (not by or any(set(by) <= kept for kept in told_apart))
+
+
 @pytest.mark.parametrize("board", boards(), ids=lambda board: board["uid"])
 def test_panels_lie_beside_each_other(board: Json) -> None:
     taken: set[tuple[int, int]] = set()

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from compose_spec import PyCompose
+from packaging.requirements import Requirement
 
+from engine.kernels.build import default_cache_dir
+from engine.kernels.gpu.compiler import default_cache_dir as cubins_dir
 from server.cli.settings import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +79,21 @@ def test_what_is_mounted_is_there() -> None:
     assert path in targets and "/etc/grafana/provisioning" in targets
     home = compose()["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     assert (ROOT / "configs/grafana/dashboards" / Path(home).relative_to(path)).is_file()
+
+
+def test_each_images_kernels_lie_where_the_server_looks() -> None:
+    """Docker fills a new volume from the image, and does that once: another image's volume would hide what this one brings."""
+    document = compose()
+    (home,) = re.findall(r"--home-dir (\S+)", DOCKERFILE)
+    folders = {default_cache_dir(), cubins_dir()}
+    volumes = set()
+    for name in ("server-cpu", "server-gpu"):
+        ((volume, target),) = [
+            v.split(":") for v in document["services"][name]["volumes"] if v[0] not in "./"
+        ]
+        assert all((Path(home) / path.relative_to(Path.home())).is_relative_to(target) for path in folders)
+        volumes.add(volume)
+    assert len(volumes) == 2 and volumes <= set(document["volumes"])
 
 
 def test_grafana_and_prometheus_meet() -> None:
@@ -156,6 +174,24 @@ def test_the_extras_that_the_image_wants_exist() -> None:
     assert wanted == {"tracing", "cuda13"} <= set(project["optional-dependencies"])
     commands = re.findall(r"^(?:ENTRYPOINT|CMD) (\[.*\])$", DOCKERFILE, re.MULTILINE)
     assert json.loads(commands[0]) == [next(iter(project["scripts"]))]
+
+
+def test_what_the_gpus_image_installs_is_pinned() -> None:
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    locks = [pins(ROOT / f"configs/{name}.lock") for name in ("requirements", "cuda")]
+    assert not locks[0].keys() & locks[1].keys(), "a package has one version"
+    for wanted in map(Requirement, extras["cuda13"]):
+        assert locks[1][wanted.name] in wanted.specifier
+    (installs,) = re.findall(r"^ +pip install (.*-r cuda.txt)", DOCKERFILE, re.MULTILINE)
+    assert installs == "-c requirements.lock -c cuda.lock -r cuda.txt"
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """Versions by package."""
+    lines = [line.split() for line in lock.read_text().splitlines() if not line.startswith("#")]
+    return dict(words[0].split("==") for words in lines if words and "==" in words[0])
 
 
 def test_the_unit_is_well_formed_and_hardened(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from server.metrics.tally import WRITE_SECONDS, TalliedHistogram, Tally
+from engine.metrics.observations import Observations, TalliedHistogram
+from server.metrics.tally import WRITE_SECONDS, Tally
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
 
@@ -23,7 +24,7 @@ def test_nothing_is_lost(arrivals: list[tuple[int, float]]) -> None:
     tokens = Counter("tokens", "Tokens.", registry=registry)
     tallied = TalliedHistogram("gaps", "Gaps.", buckets=BOUNDS, registry=registry)
     expected = Histogram("gaps", "Gaps.", buckets=BOUNDS, registry=None)
-    tally, now = Tally(tokens, tallied, BOUNDS), 0.0
+    tally, now = Tally(tokens, Observations(tallied, BOUNDS)), 0.0
     for count, gap in arrivals:
         now += WRITE_SECONDS / 3
         tally.add(count, count - 1, gap, now)
@@ -39,7 +40,8 @@ def test_nothing_is_lost(arrivals: list[tuple[int, float]]) -> None:
 
 def test_it_is_written_while_tokens_come() -> None:
     tokens = Counter("tokens", "Tokens.", registry=None)
-    tally = Tally(tokens, TalliedHistogram("gaps", "Gaps.", buckets=BOUNDS, registry=None), BOUNDS)
+    gaps = TalliedHistogram("gaps", "Gaps.", buckets=BOUNDS, registry=None)
+    tally = Tally(tokens, Observations(gaps, BOUNDS))
     for step in range(100):
         tally.add(1, 1, 0.01, step * WRITE_SECONDS / 10)
     assert samples(tokens)["tokens_total", "{}"] >= 90

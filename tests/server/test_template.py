@@ -274,6 +274,15 @@ def test_a_template_that_is_not_jinja_is_found_at_the_start() -> None:
         _template("fine\n{% for %}")
 
 
+def test_a_padding_id_beyond_the_vocabulary_has_no_text() -> None:
+    checkpoint = open_checkpoint("")
+    tokenizer = load_tokenizer(checkpoint)
+    special = replace(checkpoint.special, pad_id=tokenizer.vocab_size)
+    templates = {"default": "own {{ bos_token }} {{ pad_token is defined }}"}
+    template = load_template(replace(checkpoint, special=special, chat_templates=templates), tokenizer)
+    assert template.render(CHAT) == "own <|im_start|> False"
+
+
 def test_the_operators_template_comes_first(tmp_path: Path) -> None:
     checkpoint = replace(
         open_checkpoint(""), chat_templates={"default": "own {{ bos_token }} {{ pad_token }}"}

@@ -1,18 +1,26 @@
-// Blocks of 32 tokens by 32 outputs on AMX's tiles (Intel SDM volume 1, chapter 18): each step multiplies 16 x 32 by 32 x 16 bfloat16 numbers.
+// Blocks of 32 tokens by 32 outputs on AMX's tiles: each step multiplies 16 x 32 by 32 x 16 bfloat16 numbers.
+//
+// Few tokens lie still and the weights pass by, as fast as the memory gives them. Many are laid out anew in the order in which tiles are
+// loaded, because rows a power of two apart share few lines of the first cache, and pass by a group of weights that stays in the second one.
 #pragma once
 
-#ifdef __AMX_BF16__
+#include "tiles.h"
 
-#include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#ifdef HAS_TILES
+
+#include <omp.h>
 
 #include <algorithm>
+#include <cstring>
+#include <vector>
 
 #include "linear.h"
 
 constexpr int kTileRows = 16;
 constexpr int kTileInputs = 32;
+constexpr int kBlockTokens = 2 * kTileRows;
+constexpr int64_t kTileFewTokens = 2 * kBlockTokens;
+constexpr int64_t kTileGroupBytes = 768 * 1024;  // of weights; processors with AMX have a second cache of 2 MiB
 
 struct alignas(64) TileConfig {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -20,11 +28,11 @@ struct alignas(64) TileConfig {
     uint8_t rows[16] = {};
 };
 
-// The kernel saves tiles only for processes that asked for them (ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
-inline bool amx_allowed() {
-    static const bool allowed = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
-    return allowed;
-}
+// Where a block's tokens lie, counted in numbers: from one token to the next, and from 32 of their inputs to the next 32.
+struct BlockTokens {
+    const Bfloat16* from;
+    int64_t next_token, next_inputs;
+};
 
 // Tiles 0 to 3 hold sums (2 x 2 blocks), 4 and 5 tokens, 6 and 7 weights.
 inline void configure_tiles(int64_t tokens) {
@@ -43,53 +51,113 @@ void put_block(const Product<Bfloat16, Out>& p, int64_t pair, int64_t first, int
             if (pair * kPair + half * kPanel < p.outputs) p.put(first + m, pair * kPair + half * kPanel, load(&sums[m][half * kPanel]));
 }
 
-// A tile of weights comes from memory at its first use only; it is asked for early, because loads of tiles are not guessed ahead.
+// A tile of weights is asked for early, because loads of tiles are not guessed ahead.
 inline void fetch_ahead(const Bfloat16* tile) {
     constexpr int kAhead = 6 * 1024, kTileBytes = 1024;
     const char* from = reinterpret_cast<const char*>(tile) + kAhead;
     for (int byte = 0; byte < kTileBytes; byte += 64) __builtin_prefetch(from + byte);
 }
 
-// Up to 32 tokens from `first` on, against one pair of panels; configure_tiles(tokens) comes before.
-template <class Out>
-void amx_block(const Product<Bfloat16, Out>& p, int64_t pair, int64_t first, int64_t tokens) {
-    const Bfloat16 *x = p.x + first * p.inputs, *w0 = p.panel(2 * pair), *w1 = p.panel(2 * pair + 1);
-    const int64_t x_stride = p.inputs * sizeof(Bfloat16);
-    const bool tall = tokens > kTileRows;
+// The sums of up to 32 tokens, of two tiles if `tall`, with one pair of panels; configure_tiles comes before.
+inline void tile_sums(const BlockTokens& x, bool tall, const Bfloat16* w0, const Bfloat16* w1, int64_t inputs, bool fetches, float (*sums)[kPair]) {
+    const int64_t row_bytes = x.next_token * sizeof(Bfloat16);
+    const Bfloat16* from = x.from;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int64_t k = 0; k < p.inputs; k += kTileInputs) {
-        if (first == 0) fetch_ahead(w0 + k * kPanel), fetch_ahead(w1 + k * kPanel);
-        _tile_loadd(6, w0 + k * kPanel, 64);
-        _tile_loadd(7, w1 + k * kPanel, 64);
-        _tile_loadd(4, x + k, x_stride);
+    for (int64_t k = 0; k < inputs * kPanel; k += kTileInputs * kPanel, from += x.next_inputs) {
+        if (fetches) fetch_ahead(w0 + k), fetch_ahead(w1 + k);
+        _tile_loadd(6, w0 + k, 64);
+        _tile_loadd(7, w1 + k, 64);
+        _tile_loadd(4, from, row_bytes);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         if (!tall) continue;
-        _tile_loadd(5, x + kTileRows * p.inputs + k, x_stride);
+        _tile_loadd(5, from + kTileRows * x.next_token, row_bytes);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-    alignas(64) float sums[2 * kTileRows][kPair];
     _tile_stored(0, &sums[0][0], sizeof sums[0]);
     _tile_stored(1, &sums[0][kPanel], sizeof sums[0]);
-    if (tall) {
-        _tile_stored(2, &sums[kTileRows][0], sizeof sums[0]);
-        _tile_stored(3, &sums[kTileRows][kPanel], sizeof sums[0]);
-    }
-    put_block(p, pair, first, tokens, sums);
+    if (!tall) return;
+    _tile_stored(2, &sums[kTileRows][0], sizeof sums[0]);
+    _tile_stored(3, &sums[kTileRows][kPanel], sizeof sums[0]);
 }
 
 template <class Out>
-void amx_pair(const Product<Bfloat16, Out>& p, int64_t pair) {
-    int64_t whole = p.tokens / (2 * kTileRows) * (2 * kTileRows);
-    if (whole) configure_tiles(2 * kTileRows);
-    for (int64_t first = 0; first < whole; first += 2 * kTileRows) amx_block(p, pair, first, 2 * kTileRows);
-    if (whole == p.tokens) return;
-    configure_tiles(p.tokens - whole);
-    amx_block(p, pair, whole, p.tokens - whole);
+void few_block(const Product<Bfloat16, Out>& p, int64_t pair, int64_t first, int64_t tokens) {
+    alignas(64) float sums[kBlockTokens][kPair];
+    const BlockTokens x = {p.x + first * p.inputs, p.inputs, kTileInputs};
+    tile_sums(x, tokens > kTileRows, p.panel(2 * pair), p.panel(2 * pair + 1), p.inputs, first == 0, sums);
+    put_block(p, pair, first, tokens, sums);
+}
+
+// A pair of panels meets all tokens before the next one does. Called by every thread of a team.
+template <class Out>
+void few_on_tiles(const Product<Bfloat16, Out>& p) {
+    const int64_t whole = p.tokens / kBlockTokens * kBlockTokens;
+#pragma omp for schedule(static)
+    for (int64_t pair = 0; pair < num_pairs(p.outputs); pair++) {
+        if (whole) configure_tiles(kBlockTokens);
+        for (int64_t first = 0; first < whole; first += kBlockTokens) few_block(p, pair, first, kBlockTokens);
+        if (whole == p.tokens) continue;
+        configure_tiles(p.tokens - whole);
+        few_block(p, pair, whole, p.tokens - whole);
+    }
+}
+
+inline int64_t in_blocks(int64_t tokens) {
+    return (tokens + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
+}
+
+// x [tokens, inputs] -> [tokens / 32][inputs / 32][32][32], the last block filled up with zeros. Called by every thread of a team.
+inline void pack_tokens(const Bfloat16* x, int64_t tokens, int64_t inputs, Bfloat16* packed) {
+    constexpr size_t kBytes = kTileInputs * sizeof(Bfloat16);
+#pragma omp for schedule(static)
+    for (int64_t first = 0; first < tokens; first += kBlockTokens)
+        for (int64_t m = 0; m < kBlockTokens; m++)
+            for (int64_t k = 0; k < inputs; k += kTileInputs) {
+                Bfloat16* to = packed + first * inputs + k * kBlockTokens + m * kTileInputs;
+                if (first + m < tokens)
+                    std::memcpy(to, x + (first + m) * inputs + k, kBytes);
+                else
+                    std::memset(to, 0, kBytes);
+            }
+}
+
+// A thread's share of the panels, group by group; all tokens pass by one group before the next. Called by every thread of a team.
+template <class Out>
+void many_on_tiles(const Product<Bfloat16, Out>& p, const Bfloat16* packed) {
+    const int64_t pairs = num_pairs(p.outputs), threads = omp_get_num_threads(), me = omp_get_thread_num(), last = pairs * (me + 1) / threads;
+    const int64_t group = std::max<int64_t>(1, kTileGroupBytes / (p.inputs * kPair * int64_t(sizeof(Bfloat16))));
+    alignas(64) float sums[kBlockTokens][kPair];
+    configure_tiles(kBlockTokens);
+    for (int64_t begin = pairs * me / threads; begin < last; begin += group)
+        for (int64_t first = 0; first < p.tokens; first += kBlockTokens)
+            for (int64_t pair = begin; pair < std::min(last, begin + group); pair++) {
+                const BlockTokens x = {packed + first * p.inputs, kTileInputs, kBlockTokens * kTileInputs};
+                tile_sums(x, true, p.panel(2 * pair), p.panel(2 * pair + 1), p.inputs, true, sums);
+                put_block(p, pair, first, std::min<int64_t>(kBlockTokens, p.tokens - first), sums);
+            }
+}
+
+template <class Out>
+void product_on_tiles(const Product<Bfloat16, Out>& p) {
+    static thread_local std::vector<Bfloat16> scratch;  // the tokens as they are packed, kept from call to call
+    const bool many = p.tokens > kTileFewTokens;
+    if (many) scratch.resize(std::max<size_t>(scratch.size(), in_blocks(p.tokens) * p.inputs));
+    Bfloat16* packed = scratch.data();
+#pragma omp parallel
+    {
+        if (many) {
+            pack_tokens(p.x, p.tokens, p.inputs, packed);
+            many_on_tiles(p, packed);
+        } else {
+            few_on_tiles(p);
+        }
+        _tile_release();
+    }
 }
 
 #endif

@@ -107,14 +107,9 @@ void linear(const Product<float, Out>& p) {
 
 template <class Out>
 bool linear_on_tiles(const Product<Bfloat16, Out>& p) {
-#ifdef __AMX_BF16__
-    if (p.tokens <= kVectorRows || p.inputs % kTileInputs || !amx_allowed()) return false;
-#pragma omp parallel
-    {
-#pragma omp for schedule(static)
-        for (int64_t pair = 0; pair < num_pairs(p.outputs); pair++) amx_pair(p, pair);
-        _tile_release();
-    }
+#ifdef HAS_TILES
+    if (p.tokens <= kVectorRows || p.inputs % kTileInputs || !tiles_allowed()) return false;
+    product_on_tiles(p);
     return true;
 #else
     (void)p;

@@ -90,7 +90,7 @@ def plan_decode(shape: AttentionShape, architecture: str) -> DecodePlan:
 
 def max_shared_bytes(architecture: str) -> int:
     """What a block may ask for on every GPU that runs this architecture's code (CUDA C++ Programming Guide, compute capabilities)."""
-    return (99 if architecture == "sm_80" else 227) << 10
+    return (227 if architecture in ("sm_90a", "sm_100") else 99) << 10
 
 
 def _num_stages(shape: AttentionShape, num_warps: int, limit: int) -> int:

@@ -147,7 +147,7 @@ def launch(
         attribute.value.programmaticStreamSerializationAllowed = 1
         config.attrs, config.numAttrs = [attribute], 1
     words = [as_word(arg) for arg in args]
-    packed = tuple(word.item() for word in words), tuple(_C_TYPES[word.dtype.name] for word in words)
+    packed = tuple(word.item() for word in words), tuple(_C_TYPES[type(word)] for word in words)
     (status,) = driver.cuLaunchKernelEx(config, driver.CUfunction(function), packed, 0)
     if status != driver.CUresult.CUDA_SUCCESS:
         raise RuntimeError(
@@ -155,13 +155,13 @@ def launch(
         )
 
 
-_C_TYPES = {
-    "uint64": ctypes.c_void_p,
-    "int64": ctypes.c_int64,
-    "int32": ctypes.c_int32,
-    "uint32": ctypes.c_uint32,
-    "float32": ctypes.c_float,
-    "float64": ctypes.c_double,
+_C_TYPES: dict[type[np.generic], type[Any]] = {  # not by dtype.name, which numpy spells out anew each time
+    np.uint64: ctypes.c_void_p,
+    np.int64: ctypes.c_int64,
+    np.int32: ctypes.c_int32,
+    np.uint32: ctypes.c_uint32,
+    np.float32: ctypes.c_float,
+    np.float64: ctypes.c_double,
 }
 
 
@@ -191,9 +191,9 @@ def as_word(argument: Argument) -> np.generic:
 
 
 def architecture_of(major: int, minor: int) -> str:
-    """The newest target that a device of this compute capability runs: Hopper's own instructions need sm_90a."""
+    """The target for a device of this compute capability: code runs within its major version, and Hopper's own needs sm_90a."""
     if major < 8:
         raise ValueError(f"compute capability {major}.{minor} is too old; accepted: 8.0 (Ampere) and newer")
     if major == 9:
         return "sm_90a"
-    return "sm_100" if major >= 10 else "sm_80"
+    return f"sm_{major}0"

@@ -18,7 +18,7 @@ from engine.runner.gpu.encoder_set import record_encoders
 from engine.runner.gpu.kernel_set import RecordingLibrary, Unit, record_decoders
 from engine.runner.hardware import num_usable_cores
 
-ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
+ARCHITECTURES = ("sm_80", "sm_90a", "sm_100", "sm_120")
 _FUNCTION = re.compile(
     r"Compiling entry function '(?P<function>\w+)'"
     r".*?(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads"

@@ -23,7 +23,7 @@ from engine.weights import Layout, Shape, Weights
 
 NOWHERE = torch.device("meta")
 NUM_LAYERS = 2  # the first and the last may differ, those between do not
-NUM_MULTIPROCESSORS = 132
+NUM_MULTIPROCESSORS = 132  # of an H100
 SOFTCAP = 50.0
 
 
@@ -48,9 +48,9 @@ class Sample:
 class RecordingLibrary:
     """engine.kernels.gpu.module.KernelLibrary that remembers what it was asked for."""
 
-    def __init__(self, architecture: str) -> None:
+    def __init__(self, architecture: str, num_multiprocessors: int = NUM_MULTIPROCESSORS) -> None:
         self.architecture = architecture
-        self.num_multiprocessors = NUM_MULTIPROCESSORS
+        self.num_multiprocessors = num_multiprocessors
         self.device = NOWHERE
         self.shared_bytes: dict[Unit, dict[str, int]] = {}  # dynamic, by function
 

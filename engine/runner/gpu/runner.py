@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from engine.kernels.sample_reference import NOT_FINITE, NOTHING_ALLOWED
 from engine.request import Finish
 from engine.runner.gpu.buckets import Bucket, Buckets
 from engine.runner.gpu.compute import StepCompute
@@ -123,6 +122,8 @@ class GpuPending:
 
 
 def _failures(entry: Entry) -> dict[int, str]:
-    failed = np.isin(entry.codes, (NOT_FINITE, NOTHING_ALLOWED))
+    failed = entry.codes <= NO_TOKEN
+    if not failed.any():
+        return {}
     pairs = zip(entry.slots[failed].tolist(), entry.codes[failed].tolist(), strict=True)
     return {slot: REASONS[code] for slot, code in pairs}
