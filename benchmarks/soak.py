@@ -142,6 +142,15 @@ def _trend(name: str, samples: list[Sample]) -> Trend:
     )
 
 
+def _memory(samples: list[Sample]) -> dict[str, list[float]]:
+    """MiB of each process, and the seconds at which they were read."""
+    series = {"seconds": [round(sample.at, 1) for sample in samples]}
+    for name in sorted(samples[0].footprints):
+        held = [sample.footprints[name].memory if name in sample.footprints else 0 for sample in samples]
+        series[name] = [round(size / 2**20, 1) for size in held]
+    return series
+
+
 def main(
     minutes: Annotated[float, typer.Option(help="How long.", min=0.5)] = 20.0,
     rate: Annotated[float, typer.Option(help="Requests a second.", min=0.01)] = 1.5,
@@ -180,6 +189,7 @@ def main(
         "endings": dict(seen.endings),
         "witnesses": asdict(seen.witnesses),
         "processes": [asdict(trend) for trend in found],
+        "memory": _memory(seen.samples),
         "mib_an_hour": sum(trend.mib_an_hour for trend in found),
         "tasks_of_server_processes": {"first": tasks[0], "most": max(tasks), "last": tasks[-1]},
     }

@@ -200,6 +200,6 @@ class Engine:
         gap = self._gap_meter.measure(step.launched, result.seconds, self.has_work, result.gap)
         self._observer.on_step(result.num_tokens, result.num_rows, result.seconds, gap)
         self._observer.on_launch(result.launch, result.num_moves)
-        self._pace.observe(step.num_chunk_tokens, result.seconds)
+        self._pace.observe(step.num_chunk_tokens, gap + result.seconds)
         if step.num_drained is not None:
             self._reception.on_drained(step.num_drained, gap + result.seconds)

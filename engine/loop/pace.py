@@ -3,10 +3,14 @@
 WORTH_A_STEP = 64  # tokens: a step reads all the weights, so still smaller pieces spare little
 FEWEST = 16  # tokens of a piece, however long each of them takes
 NEWEST = 0.2  # weight of the newest step in what is remembered
+PLANNED = 0.85  # of the time a step may take; steps of one size take now more and now less
 
 
 class Pace:
-    """Learns what a token of a prompt adds to a step. `step_seconds` is what a step with live rows may take; 0: any time."""
+    """Learns what a token of a prompt adds to a step. `step_seconds` is what a step with live rows may take; 0: any time.
+
+    A token that takes longer than was thought is believed at once, because those behind it in its prompt take longer still.
+    """
 
     def __init__(self, step_seconds: float) -> None:
         self._step_seconds = step_seconds
@@ -22,7 +26,7 @@ class Pace:
         """
         if not self._step_seconds or not self._token_seconds:
             return None
-        left = self._step_seconds - self._plain_seconds
+        left = PLANNED * self._step_seconds - self._plain_seconds
         least = min(self._plain_seconds, WORTH_A_STEP * self._token_seconds)
         return max(FEWEST, int(max(left, least) / self._token_seconds))
 
@@ -32,7 +36,7 @@ class Pace:
             self._plain_seconds = _blend(self._plain_seconds, seconds)
         else:
             added = max(0.0, seconds - self._plain_seconds) / num_chunk_tokens
-            self._token_seconds = _blend(self._token_seconds, added)
+            self._token_seconds = max(added, _blend(self._token_seconds, added))
 
 
 def _blend(remembered: float, new: float) -> float:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.loop.pace import FEWEST, WORTH_A_STEP, Pace
+from engine.loop.pace import FEWEST, PLANNED, WORTH_A_STEP, Pace
 
 
 def test_nothing_is_limited_before_a_prompt_was_timed_or_without_a_limit() -> None:
@@ -24,7 +24,7 @@ def test_nothing_is_limited_before_a_prompt_was_timed_or_without_a_limit() -> No
     token=st.floats(1e-4, 1e-3),
     sizes=st.lists(st.sampled_from([0, 100, 512]), min_size=40, max_size=60),
 )
-def test_a_step_of_the_allowed_size_takes_as_long_as_it_may(
+def test_a_step_of_the_allowed_size_takes_as_long_as_is_planned(
     plain: float, token: float, sizes: list[int]
 ) -> None:
     """A machine whose steps take `plain` and `token` for each token of a chunk."""
@@ -33,16 +33,17 @@ def test_a_step_of_the_allowed_size_takes_as_long_as_it_may(
         pace.observe(size, plain + size * token)
     allowed = pace.max_chunk_tokens
     assert allowed is not None
-    assert abs(plain + allowed * token - 0.25) < 2 * token
+    assert abs(plain + allowed * token - PLANNED * 0.25) < 2 * token
 
 
-def test_a_machine_that_grows_slower_is_followed() -> None:
-    pace = Pace(0.25)
+def test_a_machine_that_grows_slower_is_followed_at_once_and_one_that_grows_faster_in_time() -> None:
+    pace = Pace(0.25 / PLANNED)
     pace.observe(0, 0.05)
-    for seconds in [0.25] * 20 + [0.45] * 20:
-        pace.observe(200, seconds)
-    allowed = pace.max_chunk_tokens
-    assert allowed is not None and 95 <= allowed <= 105
+    pace.observe(200, 0.25)
+    for seconds, num_steps, allowed in ((0.45, 1, 100), (0.25, 1, 111), (0.25, 30, 200)):
+        for _ in range(num_steps):
+            pace.observe(200, seconds)
+        assert pace.max_chunk_tokens == pytest.approx(allowed, abs=1)
 
 
 def test_a_step_that_is_too_long_without_prompts_still_reads_some() -> None:
@@ -68,7 +69,7 @@ def read_beside(rows_seconds: float, seconds: Callable[[int], float]) -> tuple[i
 def test_behind_a_long_context_pieces_are_smaller_and_a_step_no_longer() -> None:
     num_tokens, seconds = read_beside(0.1, lambda num_tokens: 0.006 * num_tokens)
     assert FEWEST < num_tokens < WORTH_A_STEP
-    assert 0.24 < seconds <= 0.25
+    assert PLANNED * 0.24 < seconds <= PLANNED * 0.25
 
 
 @pytest.mark.parametrize("rows_seconds", [0.2, 0.24, 0.3, 1.0])

@@ -10,20 +10,27 @@ import pytest
 from engine.kernels import build
 
 LESSER = {"haswell": "avx512f", "x86-64": "avx2"}  # a target, and what a processor has that surpasses it
-TILES = "native with emulated tiles"
-TILES_NEED = "avx512f"  # a tile's rows are as wide as its vectors
+TILES, TILES_NEED = "native with emulated tiles", "avx512f"  # whose vectors are as wide as a tile's rows
 EMULATED = Path(__file__).with_name("emulated")
 
 
 def find_targets() -> list[str]:
+    flags = _flags()
+    return ["native", *(target for target, more in LESSER.items() if more in flags)]
+
+
+def find_targets_with_tiles() -> list[str]:
+    """And one for what is done on tiles."""
+    return [*find_targets(), *([TILES] if TILES_NEED in _flags() else [])]
+
+
+def _flags() -> set[str]:
     info = Path("/proc/cpuinfo")
-    flags = set(info.read_text().split()) if info.exists() else set()
-    tiles = [TILES] if TILES_NEED in flags else []
-    return ["native", *(target for target, more in LESSER.items() if more in flags), *tiles]
+    return set(info.read_text().split()) if info.exists() else set()
 
 
 def load_kernels(target: str) -> ctypes.CDLL:
-    """Compiled for one of find_targets()."""
+    """Compiled for one of those found."""
     if target != TILES:
         return build.load(target=target)
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:

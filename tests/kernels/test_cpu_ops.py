@@ -1,7 +1,5 @@
 """The compiled CPU kernels against their plain twins, on random ragged batches over poisoned caches."""
 
-import ctypes
-
 import pytest
 import torch
 
@@ -10,15 +8,16 @@ from engine.kernels.cpu_ops import CpuOps
 from engine.kernels.ops import BlockWeights, Heads, LayerCache, Linear
 from engine.kernels.reference import ReferenceOps
 from engine.layers.decoder import PlainBlocks
+from tests.kernels.targets import find_targets_with_tiles, load_kernels
 
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 BLOCK = 16
 reference = ReferenceOps()
 
 
-@pytest.fixture(scope="module")
-def ops(library: ctypes.CDLL) -> CpuOps:
-    return CpuOps(library)
+@pytest.fixture(scope="module", params=find_targets_with_tiles())
+def ops(request: pytest.FixtureRequest) -> CpuOps:
+    return CpuOps(load_kernels(request.param))
 
 
 def close(got: torch.Tensor, want: torch.Tensor, dtype: torch.dtype) -> None:
