@@ -30,7 +30,7 @@ from server.bench.measure import run
 PROMPT_TOKENS, OUTPUT_TOKENS = 32, 24
 QUEUE_PART = 0.7  # of the time to a first token: what the server may let a request wait for its turn
 MAX_RETRIES = 4
-MARGIN = 0.1  # of the peak that goodput may lose
+SETTLING = 0.15  # of a load's time, at its begin, that does not count: its queue grows first
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,23 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """Clients came from `began` to `ended`, by perf_counter."""
+
+    name: str
+    visits: list[Visit]
+    began: float
+    ended: float
+
+    @property
+    def settled(self) -> float:
+        """From then on it counts what answers end."""
+        return self.began + SETTLING * (self.ended - self.began)
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one load. Rates are of the time in which clients came."""
+    """Of one load."""
 
     load: str
     offered: float  # requests a second
@@ -102,8 +117,7 @@ async def visit(server: Deployed, rng: random.Random, obeys: bool) -> Visit:
     return result
 
 
-async def closed_load(server: Deployed, num_clients: int, seconds: float) -> tuple[list[Visit], float]:
-    """Everybody's visits, and the seconds they took."""
+async def closed_load(server: Deployed, num_clients: int, seconds: float) -> Load:
     began = time.perf_counter()
     visits: list[Visit] = []
 
@@ -113,13 +127,11 @@ async def closed_load(server: Deployed, num_clients: int, seconds: float) -> tup
             visits.append(await visit(server, rng, obeys=False))
 
     await asyncio.gather(*(client(index) for index in range(num_clients)))
-    return visits, time.perf_counter() - began
+    return Load("capacity, closed loop", visits, began, began + seconds)
 
 
-async def open_load(
-    server: Deployed, rate: float, seconds: float, obeys: bool
-) -> tuple[list[Visit], float, float]:
-    """Strangers for so many seconds; also when the first and the last of them came, by perf_counter."""
+async def open_load(server: Deployed, rate: float, seconds: float, obeys: bool, name: str) -> Load:
+    """Of strangers."""
     rng = random.Random(round(rate * 1000) + obeys)
     began = time.perf_counter()
     tasks: list[asyncio.Task[Visit]] = []
@@ -127,46 +139,35 @@ async def open_load(
     while (due := due + rng.expovariate(rate)) < began + seconds:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         tasks.append(asyncio.create_task(visit(server, rng, obeys)))
-    ended = time.perf_counter()
-    return await asyncio.gather(*tasks), began, ended
+    return Load(name, await asyncio.gather(*tasks), began, began + seconds)
 
 
 async def measure(server: Deployed, rows: int, seconds: float, objectives: Objectives) -> list[Figures]:
     await closed_load(server, rows, seconds / 6)  # warms up
-    visits, took = await closed_load(server, rows, seconds)
-    told = [one.last for one in visits]
-    capacity = sum(OUTPUT_TOKENS for one in told if one.is_whole) / took / OUTPUT_TOKENS
-    figures = [_figures("capacity, closed loop", visits, objectives, 0.0, 0.0, took, capacity)]
+    figures = [_figures(await closed_load(server, rows, seconds), objectives)]
+    capacity = figures[0].throughput / OUTPUT_TOKENS
     for times, obeys in ((1, True), (3, True), (3, False)):
-        load = f"{times} x, " + ("clients obey" if obeys else "nobody comes back")
-        visits, began, ended = await open_load(server, capacity * times, seconds, obeys)
-        offered = len(visits) / (ended - began)
-        figures.append(_figures(load, visits, objectives, began, ended, ended - began, offered))
-        typer.echo(f"  {load}: goodput {figures[-1].goodput:.1f} tok/s", err=True)
+        name = f"{times} x, " + ("clients obey" if obeys else "nobody comes back")
+        load = await open_load(server, capacity * times, seconds, obeys, name)
+        figures.append(_figures(load, objectives))
+        typer.echo(f"  {name}: goodput {figures[-1].goodput:.1f} tok/s", err=True)
     return figures
 
 
-def _figures(
-    load: str,
-    visits: list[Visit],
-    objectives: Objectives,
-    began: float,
-    ended: float,
-    seconds: float,
-    offered: float,
-) -> Figures:
+def _figures(load: Load, objectives: Objectives) -> Figures:
+    visits = load.visits
     served = [one for one in visits if one.is_served]
     sent_away = [one for one in visits if any(told.status == 429 for told in one.told)]
     back = [one for one in sent_away if one.num_retries]
     first = [one.last.first - one.last.asked for one in served]
     waits = [told.retry_after for one in sent_away for told in one.told if told.status == 429]
-    # Answers that end after the last client came are of a load that is over.
-    counted = [one for one in served if not ended or one.last.last <= ended]
+    counted = [one for one in served if load.settled <= one.last.last <= load.ended]
     good = [one for one in counted if objectives.are_met(one.last)]
     by_retries = [sum(one.is_served and one.num_retries == count for one in back) for count in (1, 2)]
+    seconds = load.ended - load.settled
     return Figures(
-        load=load,
-        offered=offered,
+        load=load.name,
+        offered=len(visits) / (load.ended - load.began),
         throughput=len(counted) * OUTPUT_TOKENS / seconds,
         goodput=len(good) * OUTPUT_TOKENS / seconds,
         first_token_p50=_quantile(first, 0.5),
@@ -196,7 +197,7 @@ def _quantile(values: list[float] | list[int], part: float) -> float:
 
 def main(
     rows: Annotated[int, typer.Option(help="Requests that are live at once.", min=1)] = 16,
-    seconds: Annotated[float, typer.Option(help="How long each load lasts.", min=1)] = 60.0,
+    seconds: Annotated[float, typer.Option(help="How long each load lasts.", min=1)] = 90.0,
     first_token: Annotated[
         float, typer.Option(help="Seconds that the first token of a good answer may take.")
     ] = 6.0,

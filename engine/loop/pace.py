@@ -3,7 +3,7 @@
 WORTH_A_STEP = 64  # tokens: a step reads all the weights, so still smaller pieces spare little
 FEWEST = 16  # tokens of a piece, however long each of them takes
 NEWEST = 0.2  # weight of the newest step in what is remembered
-PLANNED = 0.85  # of the time a step may take; steps of one size take now more and now less
+PLANNED = 0.8  # of the time a step may take; steps of one size take now more and now less
 
 
 class Pace:
