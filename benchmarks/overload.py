@@ -4,7 +4,8 @@
 
 First the capacity: as many clients as there are rows, each asking again once it is answered. Then strangers who come by a
 Poisson process, at one and three times that rate. A 429 is obeyed: the client comes back after Retry-After, or (the last load)
-never does. Goodput is tokens a second of the answers that met both objectives. The last line is one JSON document.
+never does. Goodput is tokens a second of the answers that met both objectives. The loads take turns, because a shared machine
+is not as fast at one minute as at the next. The last line is one JSON document.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import json
 import random
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -81,6 +83,10 @@ class Load:
         """From then on it counts what answers end."""
         return self.began + SETTLING * (self.ended - self.began)
 
+    @property
+    def counted(self) -> list[Visit]:
+        return [one for one in self.visits if one.is_served and self.settled <= one.last.last <= self.ended]
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -142,32 +148,37 @@ async def open_load(server: Deployed, rate: float, seconds: float, obeys: bool, 
     return Load(name, await asyncio.gather(*tasks), began, began + seconds)
 
 
-async def measure(server: Deployed, rows: int, seconds: float, objectives: Objectives) -> list[Figures]:
-    await closed_load(server, rows, seconds / 6)  # warms up
-    figures = [_figures(await closed_load(server, rows, seconds), objectives)]
-    capacity = figures[0].throughput / OUTPUT_TOKENS
-    for times, obeys in ((1, True), (3, True), (3, False)):
-        name = f"{times} x, " + ("clients obey" if obeys else "nobody comes back")
-        load = await open_load(server, capacity * times, seconds, obeys, name)
-        figures.append(_figures(load, objectives))
-        typer.echo(f"  {name}: goodput {figures[-1].goodput:.1f} tok/s", err=True)
-    return figures
+async def measure(
+    server: Deployed, rows: int, seconds: float, rounds: int, objectives: Objectives
+) -> list[Figures]:
+    """Of each load, over all rounds."""
+    warm_up = await closed_load(server, rows, seconds)
+    capacity = _figures([warm_up], objectives).throughput / OUTPUT_TOKENS
+    turns = []
+    for number in range(rounds):
+        turns.append([await closed_load(server, rows, seconds)])
+        for times, obeys in ((1, True), (3, True), (3, False)):
+            name = f"{times} x, " + ("clients obey" if obeys else "nobody comes back")
+            turns[-1].append(await open_load(server, capacity * times, seconds, obeys, name))
+        typer.echo(f"  round {number + 1} of {rounds} is over", err=True)
+    return [_figures(loads, objectives) for loads in zip(*turns, strict=True)]
 
 
-def _figures(load: Load, objectives: Objectives) -> Figures:
-    visits = load.visits
+def _figures(loads: Sequence[Load], objectives: Objectives) -> Figures:
+    """The same load's, of every round."""
+    visits = [one for load in loads for one in load.visits]
     served = [one for one in visits if one.is_served]
     sent_away = [one for one in visits if any(told.status == 429 for told in one.told)]
     back = [one for one in sent_away if one.num_retries]
     first = [one.last.first - one.last.asked for one in served]
     waits = [told.retry_after for one in sent_away for told in one.told if told.status == 429]
-    counted = [one for one in served if load.settled <= one.last.last <= load.ended]
+    counted = [one for load in loads for one in load.counted]
     good = [one for one in counted if objectives.are_met(one.last)]
     by_retries = [sum(one.is_served and one.num_retries == count for one in back) for count in (1, 2)]
-    seconds = load.ended - load.settled
+    seconds = sum(load.ended - load.settled for load in loads)
     return Figures(
-        load=load.name,
-        offered=len(visits) / (load.ended - load.began),
+        load=loads[0].name,
+        offered=len(visits) / sum(load.ended - load.began for load in loads),
         throughput=len(counted) * OUTPUT_TOKENS / seconds,
         goodput=len(good) * OUTPUT_TOKENS / seconds,
         first_token_p50=_quantile(first, 0.5),
@@ -197,7 +208,8 @@ def _quantile(values: list[float] | list[int], part: float) -> float:
 
 def main(
     rows: Annotated[int, typer.Option(help="Requests that are live at once.", min=1)] = 16,
-    seconds: Annotated[float, typer.Option(help="How long each load lasts.", min=1)] = 90.0,
+    seconds: Annotated[float, typer.Option(help="How long each load lasts.", min=1)] = 30.0,
+    rounds: Annotated[int, typer.Option(help="How often each load has its turn.", min=1)] = 4,
     first_token: Annotated[
         float, typer.Option(help="Seconds that the first token of a good answer may take.")
     ] = 6.0,
@@ -226,7 +238,7 @@ def main(
         tempfile.TemporaryDirectory(prefix="tokenloom-overload-") as name,
         deployed(flags, Path(name) / "log") as server,
     ):
-        figures = run(lambda: measure(server, rows, seconds, objectives))
+        figures = run(lambda: measure(server, rows, seconds, rounds, objectives))
     Console(width=140).print(_table(figures))
     peak = max(one.goodput for one in figures)
     lost = {one.load: 1 - one.goodput / peak for one in figures}
@@ -236,6 +248,7 @@ def main(
         "dtype": dtype,
         "rows": rows,
         "seconds": seconds,
+        "rounds": rounds,
         "bounded": bounded,
         "objectives": asdict(objectives),
         "prompt_tokens": PROMPT_TOKENS,

@@ -179,7 +179,7 @@ def dashboards(
     ] = 2.0,
     between_tokens_seconds: Annotated[
         float, typer.Option(help="What p99 of the time between tokens may be.", min=0, metavar="SECONDS")
-    ] = 0.2,
+    ] = 0.3,
     answer_seconds: Annotated[
         float, typer.Option(help="What p99 of an encoder's answer may be.", min=0, metavar="SECONDS")
     ] = 2.0,
