@@ -11,8 +11,11 @@ from tests.e2e.deployment import wait_until
 class Answer:
     """A streamed completion, read in a thread."""
 
-    def __init__(self, url: str, max_tokens: int, prompt: list[int] | None = None) -> None:
+    def __init__(
+        self, url: str, max_tokens: int, prompt: list[int] | None = None, key: str | None = None
+    ) -> None:
         self.events: list[str] = []
+        self.request_id = ""
         self.body = {
             "prompt": prompt or [1, 2, 3],
             "max_tokens": max_tokens,
@@ -22,6 +25,7 @@ class Answer:
         }
         self.broken = False  # the connection ended in the middle
         self._url = url
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -29,6 +33,11 @@ class Answer:
     def error(self) -> dict[str, object] | None:
         found = [json.loads(event)["error"] for event in self.events if event.startswith('{"error"')]
         return found[0] if found else None
+
+    @property
+    def id(self) -> object:
+        """As its chunks have it."""
+        return json.loads(self.events[0])["id"]
 
     @property
     def token_ids(self) -> list[int]:
@@ -57,8 +66,10 @@ class Answer:
             self.broken = True
 
     def _stream(self) -> None:
-        with httpx.stream("POST", f"{self._url}/v1/completions", json=self.body, timeout=60) as response:
+        url = f"{self._url}/v1/completions"
+        with httpx.stream("POST", url, json=self.body, headers=self._headers, timeout=60) as response:
             assert response.status_code == 200, response.read()
+            self.request_id = response.headers["x-request-id"]
             for line in response.iter_lines():
                 if line.startswith("data: "):
                     self.events.append(line[6:])

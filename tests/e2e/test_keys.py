@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import httpx
 import pytest
 
 from server.auth.key import digest_of
+from tests.e2e.answer import Answer
 from tests.e2e.deployment import Deployment, wait_until
 
 LONG = 1500  # tokens; longer than any test
@@ -102,44 +102,16 @@ def server(tmp_path_factory: pytest.TempPathFactory, key_file: Path) -> Iterator
         server.close()
 
 
-class Streaming:
-    """A streamed completion, read in a thread."""
+def stream(server: Closed, name: str) -> Answer:
+    """A long one, which has begun."""
+    return Answer(server.url, LONG, key=f"tl-{name}").begin()
 
-    def __init__(self, server: Closed, key: str) -> None:
-        self.request_id = ""
-        self.answer_id = ""
-        self.broken = False  # the connection ended in the middle
-        self.events: list[dict[str, Any]] = []
-        self._server = server
-        self._key = key
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
 
-    def begin(self) -> "Streaming":
-        wait_until(lambda: len(self.events) > 1)
-        return self
-
-    def end(self) -> "Streaming":
-        self._thread.join(30)
-        assert not self._thread.is_alive()
-        return self
-
-    def _read(self) -> None:
-        try:
-            self._stream()
-        except httpx.TransportError:
-            self.broken = True
-
-    def _stream(self) -> None:
-        body = {"prompt": [1, 2], "max_tokens": LONG, "ignore_eos": True, "stream": True}
-        url, headers = f"{self._server.url}/v1/completions", headers_of(self._key)
-        with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as response:
-            assert response.status_code == 200, response.read()
-            self.request_id = response.headers["x-request-id"]
-            for line in response.iter_lines():
-                if line.startswith("data: {"):
-                    self.events.append(json.loads(line[6:]))
-                    self.answer_id = self.events[-1].get("id", self.answer_id)
+def error_of(answer: Answer) -> dict[str, Any]:
+    """What ended it."""
+    error = answer.end().error
+    assert error is not None
+    return error
 
 
 def test_limits_hold_over_both_processes(server: Closed) -> None:
@@ -161,7 +133,7 @@ def test_limits_hold_over_both_processes(server: Closed) -> None:
 
 
 def test_a_killed_process_gives_back_what_it_had_running(server: Closed) -> None:
-    calls = [Streaming(server, "bob").begin() for _ in range(4)]
+    calls = [stream(server, "bob") for _ in range(4)]
     assert server.post("bob").json()["error"]["code"] == "max_concurrent"
     for index in (0, 1):
         server.kill(index)
@@ -173,7 +145,7 @@ def test_a_killed_process_gives_back_what_it_had_running(server: Closed) -> None
 
 
 def test_the_administrator_sees_and_ends_what_runs(server: Closed) -> None:
-    calls = [Streaming(server, key).begin() for key in ("alice", "bob", "bob", "bob")]
+    calls = [stream(server, key) for key in ("alice", "bob", "bob", "bob")]
     status = server.status()
     assert status["processes"] == 2 and status["uptime"] >= 0 and status["model"] == "scripted"
     assert status["engine"]["state"] == "ready" and status["engine"]["info"]["max_model_len"] == 2048
@@ -183,13 +155,13 @@ def test_the_administrator_sees_and_ends_what_runs(server: Closed) -> None:
     }
     alice = status["running"]["alice"][0]
     assert alice["request_id"] == calls[0].request_id and alice["age"] > 0
-    assert alice["num_prompt_tokens"] == 2 and alice["num_output_tokens"] > 0
+    assert alice["num_prompt_tokens"] == 3 and alice["num_output_tokens"] > 0
     assert "prompt" not in alice
-    assert calls[1].answer_id == f"cmpl-{calls[1].request_id}"
-    for call, request_id in ((calls[0], calls[0].request_id), (calls[1], calls[1].answer_id)):
+    assert calls[1].id == f"cmpl-{calls[1].request_id}"
+    for call, request_id in ((calls[0], calls[0].request_id), (calls[1], calls[1].id)):
         response = server.order("POST", "abort", {"request_id": request_id})
         assert (response.status_code, response.json()) == (200, {"aborted": 1})
-        error = call.end().events[-1]["error"]
+        error = error_of(call)
         assert error["code"] == "ended_by_admin"
     again = server.order("POST", "abort", {"request_id": calls[0].request_id})
     assert again.status_code == 404 and calls[0].request_id in again.json()["error"]["message"]
@@ -201,7 +173,7 @@ def test_the_administrator_sees_and_ends_what_runs(server: Closed) -> None:
 
 
 def test_keys_are_read_again(server: Closed, key_file: Path) -> None:
-    running = Streaming(server, "bob").begin()
+    running = stream(server, "bob")
     key_file.write_text(entry("root", admin=True) + entry("carol"))
     response = server.order("POST", "reload-keys")
     assert (response.status_code, response.json()) == (200, {"keys": 2})
@@ -209,7 +181,7 @@ def test_keys_are_read_again(server: Closed, key_file: Path) -> None:
         assert server.post("carol").status_code == 200
         assert server.post("alice").status_code == 401
     server.order("POST", "abort", {"request_id": running.request_id})
-    assert running.end().events[-1]["error"]["code"] == "ended_by_admin", "what ran went on until then"
+    assert error_of(running)["code"] == "ended_by_admin", "what ran went on until then"
     key_file.write_text("[[key]]\nname = 5\n")
     refused = server.order("POST", "reload-keys")
     assert refused.status_code == 400 and "the keys stay as they were" in refused.text
@@ -226,13 +198,13 @@ def test_keys_are_read_again(server: Closed, key_file: Path) -> None:
 
 
 def test_the_model_is_unloaded_and_loaded(server: Closed) -> None:
-    running = Streaming(server, "bob").begin()
+    running = stream(server, "bob")
     engine = server.child("loom-engine")
     assert server.order("POST", "unload").status_code == 202
     wait_until(lambda: server.post("bob").status_code == 503)
     refused = server.post("bob").json()["error"]
     assert refused["code"] == "engine_unloaded" and "unloaded" in refused["message"]
-    assert running.end().events[-1]["error"]["code"] == "engine_down", "it ran into the drain's deadline"
+    assert error_of(running)["code"] == "engine_down", "it ran into the drain's deadline"
     wait_until(lambda: not engine.is_running())
     assert server.find("loom-engine") is None
     assert server.status()["engine"]["state"] == "unloaded"
@@ -253,13 +225,13 @@ def test_the_model_is_unloaded_and_loaded(server: Closed) -> None:
 
 def test_a_load_waits_for_what_is_unloaded_no_longer_than_the_deadline(server: Closed) -> None:
     """Even if that hangs."""
-    running = Streaming(server, "bob").begin()
+    running = stream(server, "bob")
     engine = server.child("loom-engine")
     engine.suspend()
     assert server.order("POST", "unload").status_code == 202
     assert server.order("POST", "load").status_code == 202
     wait_until(lambda: not engine.is_running())
-    assert running.end().events[-1]["error"]["code"] == "engine_down"
+    assert error_of(running)["code"] == "engine_down"
     wait_until(lambda: server.post("bob").status_code == 200)
     assert "the engine was killed" not in server.output, "it was told to end"
 
@@ -286,8 +258,8 @@ def check_log_level(server: Closed) -> None:
 
 
 def check_drain(server: Closed) -> None:
-    running = Streaming(server, "bob").begin()
+    running = stream(server, "bob")
     assert server.order("POST", "drain").status_code == 202
     wait_until(lambda: server.post("bob").status_code == 503)
     assert server.wait() == 0
-    assert "shutting down" in running.end().events[-1]["error"]["message"]
+    assert "shutting down" in error_of(running)["message"]

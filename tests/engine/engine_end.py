@@ -18,6 +18,9 @@ class EngineEnd:
         self.epoch = epoch
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = wire.open_socket(self._context, zmq.ROUTER)
+        self._router.setsockopt(
+            zmq.ROUTER_MANDATORY, 1
+        )  # else what is sent to a client that is connecting is dropped
         self._router.bind(wire.requests_address(endpoint, epoch))
         self._status = wire.open_socket(self._context, zmq.XPUB)
         self._status.bind(wire.status_address(endpoint, epoch))
@@ -36,7 +39,17 @@ class EngineEnd:
         self._status.send(msgspec.msgpack.encode(message))
 
     def emit(self, emit: Emit, client: int = 3) -> None:
-        self._router.send_multipart((wire.identity(client), msgspec.msgpack.encode(emit)))
+        """To a client that is connected, or will be in a moment."""
+        message = (wire.identity(client), msgspec.msgpack.encode(emit))
+        deadline = time.monotonic() + 5.0
+        while True:
+            try:
+                self._router.send_multipart(message)
+                return
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.001)
 
     async def received(self) -> ToEngine:
         await until(lambda: bool(self._router.poll(0)))

@@ -46,7 +46,7 @@ async def test_many_inputs_get_what_each_must_get(life: Life, client: EngineClie
 
 
 async def test_killed_before_it_answered_the_next_one_is_asked(life: Life, client: EngineClient) -> None:
-    process = life.start_encoder(step_seconds=30.0)
+    process = life.start_encoder(step_seconds=5.0)  # one that came late is accepted after it
     await is_ready(client)
     answers = [client.encode(message(client, num_tokens)) for num_tokens in (40, 50, 60)]
     await asyncio.gather(*(answer.accepted() for answer in answers))

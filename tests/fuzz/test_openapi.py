@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import jsonschema_rs
 import pytest
 import schemathesis
+import schemathesis.specs.openapi.schemas  # not at the first use: CPython 3.11 fails to parse while a server's thread does, too
 from hypothesis import given
 from schemathesis import Case, CheckFunction, GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks

@@ -160,7 +160,7 @@ def test_other_objectives_make_other_rules(tmp_path: Path) -> None:
     assert written == rules(Objectives(first_token_seconds=0.75, error_ratio=0.5))
     limits = {rule["alert"]: rule["expr"].rpartition(" > ")[2] for rule in written["groups"][0]["rules"]}
     assert limits["TokenloomFirstTokenSlow"] == "0.75" and limits["TokenloomErrors"] == "0.5"
-    assert limits["TokenloomTokensSlow"] == "0.2"
+    assert limits["TokenloomTokensSlow"] == "0.3"
 
 
 def test_rules_are_promql_and_each_has_a_test() -> None:

@@ -1,7 +1,7 @@
 // Blocks of 32 tokens by 32 outputs on AMX's tiles: each step multiplies 16 x 32 by 32 x 16 bfloat16 numbers.
 //
-// Few tokens lie still and the weights pass by, as fast as the memory gives them. Many are laid out anew in the order in which tiles are
-// loaded, because rows a power of two apart share few lines of the first cache, and pass by a group of weights that stays in the second one.
+// Few tokens stay where they are and the weights pass by, as fast as the memory gives them. Many are laid out anew in the order in which
+// tiles are loaded, so that a tile's rows lie in lines that follow each other, and pass by a group of weights that stays in the second cache.
 #pragma once
 
 #include "tiles.h"

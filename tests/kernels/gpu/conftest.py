@@ -19,3 +19,10 @@ def kernel_library(request: pytest.FixtureRequest) -> KernelLibrary:
 @pytest.fixture(scope="session")
 def device(kernel_library: KernelLibrary) -> torch.device:
     return kernel_library.device
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    made = torch.Generator()
+    print(f"seed {made.seed()}")  # shown where a test fails
+    return made

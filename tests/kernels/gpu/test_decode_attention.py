@@ -42,13 +42,6 @@ def shape(request: pytest.FixtureRequest) -> AttentionShape:
     return shape
 
 
-@pytest.fixture
-def generator() -> torch.Generator:
-    made = torch.Generator()
-    print(f"seed {made.seed()}")  # shown where a test fails
-    return made
-
-
 def make_problem(
     spans: list[Span],
     shape: AttentionShape,

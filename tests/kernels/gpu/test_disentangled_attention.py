@@ -18,13 +18,6 @@ SCALE = 192**-0.5
 MAX_LEN, SPAN = 300, 40
 
 
-@pytest.fixture
-def generator() -> torch.Generator:
-    made = torch.Generator()
-    print(f"seed {made.seed()}")  # shown where a test fails
-    return made
-
-
 def make_relative(shape: DisentangledShape, max_len: int, span: int, generator: torch.Generator) -> Relative:
     """float32, of numbers that the element holds."""
     heads = Heads(shape.num_heads, shape.num_heads, shape.head_dim, SCALE)

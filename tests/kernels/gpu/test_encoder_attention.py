@@ -15,13 +15,6 @@ from tests.kernels.gpu.packed_attention import TOLERANCE, check_attention
 SMALL = EncoderShape(2, 64, torch.float16, window=0, scale=0.125)
 
 
-@pytest.fixture
-def generator() -> torch.Generator:
-    made = torch.Generator()
-    print(f"seed {made.seed()}")  # shown where a test fails
-    return made
-
-
 def check(
     library: KernelLibrary,
     shape: EncoderShape,

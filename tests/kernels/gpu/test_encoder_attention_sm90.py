@@ -20,13 +20,6 @@ def hopper(kernel_library: KernelLibrary) -> None:
         pytest.skip("needs warpgroup products")
 
 
-@pytest.fixture
-def generator() -> torch.Generator:
-    made = torch.Generator()
-    print(f"seed {made.seed()}")  # shown where a test fails
-    return made
-
-
 def check(
     library: KernelLibrary,
     shape: EncoderShape,

@@ -42,13 +42,6 @@ def kernels(kernel_library: KernelLibrary) -> LoadedKernels:
     return LoadedKernels(kernel_library)
 
 
-@pytest.fixture
-def generator() -> torch.Generator:
-    made = torch.Generator()
-    print(f"seed {made.seed()}")  # shown where a test fails
-    return made
-
-
 @pytest.fixture(autouse=True)
 def poisoned_outputs() -> Iterator[None]:
     """New tensors hold NaN until something is written."""

@@ -51,13 +51,6 @@ def ops(kernel_library: KernelLibrary, request: pytest.FixtureRequest) -> GpuOps
     return GpuOps(kernel_library, BLOCK_SIZE, deterministic=request.param, max_rows=16)
 
 
-@pytest.fixture
-def generator() -> torch.Generator:
-    made = torch.Generator()
-    print(f"seed {made.seed()}")  # shown where a test fails
-    return made
-
-
 def check_error(got: torch.Tensor, want: torch.Tensor, limit: float) -> None:
     error = (got.cpu().float() - want.cpu().float()).norm() / want.cpu().float().norm()
     assert error < limit, f"relative error {error:.2e}"

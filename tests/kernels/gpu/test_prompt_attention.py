@@ -25,13 +25,6 @@ SMALL = AttentionShape(4, 2, 64, 16, torch.bfloat16, window=0, scale=0.125)
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 3e-3}
 
 
-@pytest.fixture
-def generator() -> torch.Generator:
-    made = torch.Generator()
-    print(f"seed {made.seed()}")  # shown where a test fails
-    return made
-
-
 def check(
     library: KernelLibrary,
     shape: AttentionShape,

@@ -15,23 +15,10 @@ from engine.kernels.gpu.skinny_wide import (
     make_wide_product,
     pick_tiling,
 )
-from engine.kernels.reference import rotate
-from tests.kernels.gpu.paged import from_paged
-from tests.kernels.gpu.test_skinny_linear import (
-    BLOCK_SIZE,
-    ELEMENT,
-    EPS,
-    HEAD_DIM,
-    HEADS,
-    KV_HEADS,
-    Case,
-    close,
-)
+from tests.kernels.gpu.skinny_case import ELEMENT, EPS, GEOMETRY, Case, QkvCase, close
 
 # Of 32 and of more channels; groups that are all whole and last ones that are not; blocks with one group and with several.
 TILINGS = (None, Tiling(1, 32, 3), Tiling(2, 64, 3), Tiling(3, 64, 4), Tiling(7, 32, 3))
-WIDTH = (HEADS + 2 * KV_HEADS) * HEAD_DIM
-
 SLICED_TILINGS = (*TILINGS, Tiling(2, 64, 3, 2), Tiling(4, 32, 3, 4))
 
 by_tokens = pytest.mark.parametrize("num_tokens", [1, 7, 16, 17, 24, 31, 32])
@@ -112,35 +99,11 @@ def test_gated(kernel_library: KernelLibrary, tiling: Tiling | None, num_tokens:
 def test_queries_keys_and_values(
     kernel_library: KernelLibrary, tiling: Tiling | None, num_tokens: int
 ) -> None:
-    device = kernel_library.device
-    case = Case(sizes(kernel_library, tiling)[0], WIDTH, num_tokens, device)
-    rope = torch.rand(64, HEAD_DIM).to(device)
-    positions = torch.randint(0, 64, (num_tokens,)).int().to(device)
-    places = torch.randperm(4 * BLOCK_SIZE)[:num_tokens].int()
-    places[-1] = -1 if num_tokens > 1 else places[-1]  # a pad
-    keys, values = (
-        torch.zeros(4, KV_HEADS, BLOCK_SIZE * HEAD_DIM, dtype=ELEMENT, device=device) for _ in range(2)
-    )
-    out = torch.full((num_tokens, WIDTH), torch.nan, dtype=ELEMENT, device=device)
-    geometry = {"HEAD_DIM": HEAD_DIM, "NUM_HEADS": HEADS, "NUM_KV_HEADS": KV_HEADS, "BLOCK_SIZE": BLOCK_SIZE}
+    case = QkvCase(sizes(kernel_library, tiling)[0], num_tokens, kernel_library.device)
     source = make_input(kernel_library, case)
-    product = make_product(kernel_library, "QKV", case.weight, tiling, **geometry)
-    product(
-        num_tokens, case.weight, case.bias, source.weighted, source.squares, EPS, out, rope,
-        positions, places.to(device), keys, values,
-    )  # fmt: skip
-    heads = case.normed_product.view(num_tokens, -1, HEAD_DIM)
-    turned = rotate(heads, rope[positions.long()].unsqueeze(1))
-    assert close(out[:, : HEADS * HEAD_DIM], turned[:, :HEADS].flatten(1))
-    kept = places >= 0
-    for cache, wanted in (
-        (keys, turned[:, HEADS : HEADS + KV_HEADS]),
-        (values, heads[:, HEADS + KV_HEADS :]),
-    ):
-        plain = from_paged(cache, BLOCK_SIZE)  # [blocks, kv_heads, block_size, head_dim]
-        found = plain.transpose(1, 2).flatten(0, 1)[places[kept].long()]
-        assert close(found, wanted[kept])
-        assert plain.abs().sum(-1).count_nonzero() == int(kept.sum()) * KV_HEADS
+    product = make_product(kernel_library, "QKV", case.weight, tiling, **GEOMETRY)
+    product(num_tokens, case.weight, case.bias, source.weighted, source.squares, EPS, *case.results)
+    case.check()
 
 
 def test_a_token_does_not_depend_on_how_many_there_are(kernel_library: KernelLibrary) -> None:
