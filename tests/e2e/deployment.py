@@ -8,20 +8,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import psutil
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60.0  # on a busy machine
+Found = TypeVar("Found")
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+def wait_until(condition: Callable[[], Found], seconds: float = 15.0) -> Found:
+    """What the condition gave when it held."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+    return found
 
 
 class Deployment:
@@ -59,13 +64,13 @@ class Deployment:
     def find(self, name: str) -> psutil.Process | None:
         """A living child process by the name that ps shows."""
         for child in psutil.Process(self.process.pid).children():
-            if child.name() == name and child.status() != psutil.STATUS_ZOMBIE:
-                return child
+            with suppress(psutil.NoSuchProcess):  # it may end while one asks
+                if child.name() == name and child.status() != psutil.STATUS_ZOMBIE:
+                    return child
         return None
 
     def child(self, name: str) -> psutil.Process:
-        wait_until(lambda: self.find(name) is not None)
-        child = self.find(name)
+        child = wait_until(lambda: self.find(name))
         assert child is not None
         return child
 

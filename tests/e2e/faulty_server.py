@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from server.process.supervisor import serve
 from tests.engine.scripted_runner import load_scripted
 
 DEVICE_FAULT, NO_MEMORY = signal.SIGUSR1, signal.SIGUSR2
+SLOW, SLOW_SECONDS = signal.SIGWINCH, 0.5  # no fault: from then on each step takes so long
 POISON = 16  # no text has this token
 SCRIPTED = {
     "max_model_len": 2048,
@@ -35,12 +37,13 @@ FAULTS: dict[int, Callable[[], Exception]] = {
 
 
 class BreakableRunner:
-    """A runner that a signal breaks: memory is missed when a step is launched, a device's fault shows when it is read."""
+    """A runner that a signal breaks, or slows down: memory is missed when a step is launched, a device's fault shows when it is read."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._broken_by = 0
-        for signum in FAULTS:
+        self._delay = 0.0
+        for signum in (*FAULTS, SLOW):
             signal.signal(signum, self._on_signal)
 
     @property
@@ -49,6 +52,7 @@ class BreakableRunner:
 
     def launch(self, plan: Plan) -> Pending:
         self.fail_if(NO_MEMORY)
+        time.sleep(self._delay)
         return Breakable(self, self._runner.launch(plan))
 
     def close(self) -> None:
@@ -60,7 +64,10 @@ class BreakableRunner:
             raise FAULTS[signum]()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        self._broken_by = signum
+        if signum == SLOW:
+            self._delay = SLOW_SECONDS
+        else:
+            self._broken_by = signum
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ import pytest
 
 from tests.e2e.answer import Answer, post
 from tests.e2e.deployment import Deployment, wait_until
-from tests.e2e.faulty_server import DEVICE_FAULT, NO_MEMORY, scripted_command
+from tests.e2e.faulty_server import DEVICE_FAULT, NO_MEMORY, SLOW, scripted_command
 from tests.engine.scripted_runner import answer
 
 LONG = 1500  # tokens; longer than any test
 NOTICED_SECONDS = 5.0  # until /health says that the engine does not work
 STEP_SECONDS = 0.05
-SLOW_PROMPT = list(
+LONG_PROMPT = list(
     range(1, 1900)
 )  # takes 30 steps before a token comes, which is long enough to send a signal
 FAULTS = {
@@ -32,7 +32,7 @@ FAULTS = {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     directory: Path = tmp_path_factory.mktemp("faults")
-    deployment = Deployment(directory, scripted_command(STEP_SECONDS, drain_seconds=10.0))
+    deployment = Deployment(directory, scripted_command(0.01, drain_seconds=10.0))
     try:
         assert deployment.url
         yield deployment
@@ -70,11 +70,12 @@ class Watch:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_under_load(server: Deployment, fault: str) -> None:
     url, (signum, cause) = server.url, FAULTS[fault]
-    num_restarts = server.metric("engine_restarts_total")
+    num_restarts, prompt = server.metric("engine_restarts_total"), [signum, *LONG_PROMPT]
     streaming = [Answer(url, LONG, [place, 2, 3]).begin() for place in range(3)]
     with ThreadPoolExecutor() as pool:
+        server.child("loom-engine").send_signal(SLOW)
         prefixes = server.metric("prefix_cache_queries_total")
-        late = pool.submit(post, url, 4, SLOW_PROMPT)
+        late = pool.submit(post, url, 4, prompt)
         wait_until(lambda: server.metric("prefix_cache_queries_total") > prefixes + 1000)
         watch = Watch(url)
         server.child("loom-engine").send_signal(signum)
@@ -89,7 +90,7 @@ def test_under_load(server: Deployment, fault: str) -> None:
             assert one.events[-1] == "[DONE]" and not one.broken
             assert one.token_ids == answer((place, 2, 3), LONG)[: len(one.token_ids)]
         assert late.result().status_code == 200, f"it had sent no token: {late.result().text}"
-        assert late.result().json()["choices"][0]["token_ids"] == answer(tuple(SLOW_PROMPT), 4)
+        assert late.result().json()["choices"][0]["token_ids"] == answer(tuple(prompt), 4)
     wait_until(server.is_ready)
     assert httpx.get(f"{url}/health").status_code == 200
     assert post(url).json()["choices"][0]["token_ids"] == answer((1, 2, 3), 4)

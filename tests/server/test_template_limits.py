@@ -66,10 +66,10 @@ def test_callers_may_have_less_patience() -> None:
     ],
 )
 def test_one_operation_cannot_take_all_memory(source: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(TextError, match="in the chat template makes something longer than"):
         template(source, 20.0).render(CHAT)
-    assert time.monotonic() - began < 2.0
+    assert time.process_time() - began < 2.0
 
 
 def test_ordinary_templates_mean_what_they_did() -> None:
