@@ -1,6 +1,9 @@
 """Starts a server for a benchmark, waits until it answers, and ends it and all its processes."""
 
+import signal
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,9 +45,11 @@ def _resident(process: psutil.Process) -> int:
 
 @contextmanager
 def running(peer: Peer, log: Path) -> Iterator[Running]:
-    """Raises StartFailed."""
+    """It ends with this program, also where SIGTERM ends that. Raises StartFailed."""
+    if _is_taken(peer.port):
+        raise StartFailed(f"{peer.name} cannot have port {peer.port}: another program serves there; end that")
     began = time.perf_counter()
-    with log.open("wb") as output:
+    with _sigterm_unwinds(), log.open("wb") as output:
         child = subprocess.Popen(
             peer.command,
             env=full_environment(peer),
@@ -52,12 +57,30 @@ def running(peer: Peer, log: Path) -> Iterator[Running]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    process = psutil.Process(child.pid)
+        process = psutil.Process(child.pid)
+        try:
+            _wait_for_answer(peer, child, log, began)
+            yield Running(process, time.perf_counter() - began)
+        finally:
+            _end(process, child)
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, so that what was started is ended; threads beside the main one get no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _wait_for_answer(peer, child, log, began)
-        yield Running(process, time.perf_counter() - began)
+        yield
     finally:
-        _end(process, child)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wait_for_answer(peer: Peer, child: "subprocess.Popen[bytes]", log: Path, began: float) -> None:
