@@ -6,6 +6,7 @@ is ever loaded.
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -13,6 +14,8 @@ import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).with_name("cpu")
 FLAGS = (
@@ -93,6 +96,7 @@ def _processor() -> str:
 def _build(compiler: str, target: str, library: Path) -> None:
     """Under a temporary name first, so that a half-written library is never seen by another process."""
     sources, flags = sorted(SOURCES.glob("*.cpp")), _flags(target)
+    logger.info("compiling the kernels for this processor, once")
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch, ThreadPoolExecutor() as pool:
         objects = [Path(scratch) / f"{source.stem}.o" for source in sources]
         list(

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 
 from engine.batch import Batch
-from engine.kernels.cpu_linear import CpuLinear, Kernel
+from engine.kernels.cpu_library import Kernel
+from engine.kernels.cpu_linear import CpuLinear
 from engine.kernels.ops import BlockWeights, Heads, LayerCache, Linear
 
 

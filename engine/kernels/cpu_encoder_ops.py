@@ -7,8 +7,9 @@ import torch.nn.functional as F
 
 from engine.batch import EncoderBatch
 from engine.checkpoint import Pooling
-from engine.kernels.cpu_linear import CpuLinear, PackedWeight
-from engine.kernels.cpu_ops import FLOAT, INT, LANES, POINTER, bind_kernels, check_multiples
+from engine.kernels.cpu_library import FLOAT, INT, POINTER, bind_kernels
+from engine.kernels.cpu_linear import CpuLinear, Packer
+from engine.kernels.cpu_ops import LANES, check_multiples
 from engine.kernels.encoder_gather import pool_tokens, sum_rows
 from engine.kernels.encoder_ops import Embedded, Relative
 from engine.kernels.ops import Heads, Linear
@@ -19,22 +20,22 @@ class CpuEncoderOps:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._kernels = bind_kernels(library, _SIGNATURES)
+        self._pack = Packer(library)
 
     def stream_dtype(self, dtype: torch.dtype) -> torch.dtype:
         return torch.float32
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-        return self._pack("linear", weight, bias)
+        return self._product("linear", weight, bias)
 
     def head(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
         return self.linear(weight.float(), bias)
 
     def linear_gelu(self, weight: torch.Tensor, bias: torch.Tensor | None, tanh: bool) -> Linear:
-        return self._pack("linear_gelu_tanh" if tanh else "linear_gelu", weight, bias)
+        return self._product("linear_gelu_tanh" if tanh else "linear_gelu", weight, bias)
 
-    def _pack(self, name: str, weight: torch.Tensor, bias: torch.Tensor | None) -> CpuLinear:
-        packed = PackedWeight(weight, self._kernels["pack_weight", weight.dtype])
-        return CpuLinear(packed, bias, self._kernels[name, weight.dtype])
+    def _product(self, name: str, weight: torch.Tensor, bias: torch.Tensor | None) -> CpuLinear:
+        return CpuLinear(self._pack(weight), bias, self._kernels[name, weight.dtype])
 
     def embed(
         self,
@@ -152,7 +153,6 @@ def _check(qkv: torch.Tensor, heads: Heads) -> None:
 
 
 _SIGNATURES: dict[str, list[type]] = {
-    "pack_weight": [POINTER] * 2 + [INT] * 2,
     "linear": [POINTER] * 4 + [INT] * 3,
     "linear_gelu": [POINTER] * 4 + [INT] * 3,
     "linear_gelu_tanh": [POINTER] * 4 + [INT] * 3,

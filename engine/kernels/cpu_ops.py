@@ -7,8 +7,10 @@ import torch
 
 from engine.batch import Batch
 from engine.kernels.cpu_decoder import CpuBlocks
-from engine.kernels.cpu_linear import CpuHead, CpuLinear, Kernel, PackedWeight
+from engine.kernels.cpu_library import FLOAT, INT, POINTER, bind_kernels
+from engine.kernels.cpu_linear import CpuHead, CpuLinear, Packer
 from engine.kernels.ops import Blocks, BlockWeights, Heads, LayerCache, Linear
+from engine.quantised import Matrix, Quantised
 
 LANES = 16  # head_dim, hidden size and block_size are multiples of it
 
@@ -22,17 +24,21 @@ class CpuOps:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._kernels = bind_kernels(library, _SIGNATURES)
+        self._pack = Packer(library)
 
-    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+    @property
+    def takes_quantised(self) -> bool:
+        return True
+
+    def linear(self, weight: Matrix, bias: torch.Tensor | None) -> Linear:
         return CpuLinear(self._pack(weight), bias, self._kernels["linear", weight.dtype])
 
-    def head(self, weight: torch.Tensor) -> Linear:
+    def head(self, weight: Matrix) -> Linear:
         return CpuHead(self._pack(weight), self._kernels["head", weight.dtype])
 
-    def _pack(self, weight: torch.Tensor) -> PackedWeight:
-        return PackedWeight(weight, self._kernels["pack_weight", weight.dtype])
-
-    def embed(self, weight: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, weight: Matrix, token_ids: torch.Tensor) -> torch.Tensor:
+        if isinstance(weight, Quantised):
+            return weight.rows(token_ids).dense().float()
         return weight.index_select(0, token_ids).float()
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, dtype: torch.dtype) -> torch.Tensor:
@@ -110,9 +116,7 @@ def check_multiples(sizes: dict[str, int]) -> None:
             raise Unsupported(f"{name} is {size}; the compiled kernels take multiples of {LANES}")
 
 
-POINTER, INT, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES: dict[str, list[type]] = {
-    "pack_weight": [POINTER] * 2 + [INT] * 2,
     "linear": [POINTER] * 4 + [INT] * 3,
     "head": [POINTER] * 3 + [INT] * 3,
     "rms_norm": [POINTER] * 4 + [INT] * 2 + [FLOAT],
@@ -121,21 +125,3 @@ _SIGNATURES: dict[str, list[type]] = {
     "silu_mul": [POINTER] * 2 + [INT] * 2,
     "decoder": [POINTER, INT, POINTER, POINTER],
 }
-
-
-def bind_kernels(
-    library: ctypes.CDLL, signatures: dict[str, list[type]]
-) -> dict[tuple[str, torch.dtype], Kernel]:
-    """Each kernel in both dtypes, by name and dtype."""
-    return {
-        (name, dtype): _bind(library, f"{name}_{str(dtype).removeprefix('torch.')}", signature)
-        for name, signature in signatures.items()
-        for dtype in (torch.float32, torch.bfloat16)
-    }
-
-
-def _bind(library: ctypes.CDLL, name: str, signature: list[type]) -> Kernel:
-    function = library[name]
-    function.argtypes = signature
-    function.restype = None
-    return function

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from engine.batch import Batch
+from engine.quantised import Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +70,20 @@ class Blocks(Protocol):
 class Ops(Protocol):
     """One backend."""
 
-    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+    @property
+    def takes_quantised(self) -> bool:
+        """Whether weights that are quantised in their file are best left so; where not, it widens them."""
+        ...
+
+    def linear(self, weight: Matrix, bias: torch.Tensor | None) -> Linear:
         """Pack a weight [out, in] for x [tokens, in] -> [tokens, out], in x's dtype. The weight may be freed afterwards."""
         ...
 
-    def head(self, weight: torch.Tensor) -> Linear:
+    def head(self, weight: Matrix) -> Linear:
         """Pack a weight [vocab, in] for x [tokens, in] -> logits, float32 [tokens, vocab]. The weight may be freed afterwards."""
         ...
 
-    def embed(self, weight: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, weight: Matrix, token_ids: torch.Tensor) -> torch.Tensor:
         """float32 [tokens, hidden]: the residual stream begins."""
         ...
 

@@ -7,19 +7,27 @@ import torch.nn.functional as F
 
 from engine.batch import Batch
 from engine.kernels.ops import BlockWeights, Heads, LayerCache, Linear
+from engine.quantised import Matrix, Quantised, as_dense
 
 
 class ReferenceOps:
     """engine.kernels.ops.Ops, one torch expression after the other."""
 
-    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-        return lambda x: F.linear(x, weight, bias)
+    @property
+    def takes_quantised(self) -> bool:
+        return False
 
-    def head(self, weight: torch.Tensor) -> Linear:
-        return lambda x: F.linear(x, weight).float()
+    def linear(self, weight: Matrix, bias: torch.Tensor | None) -> Linear:
+        dense = as_dense(weight)
+        return lambda x: F.linear(x, dense, bias)
 
-    def embed(self, weight: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
-        return weight.index_select(0, token_ids).float()
+    def head(self, weight: Matrix) -> Linear:
+        dense = as_dense(weight)
+        return lambda x: F.linear(x, dense).float()
+
+    def embed(self, weight: Matrix, token_ids: torch.Tensor) -> torch.Tensor:
+        rows = weight.rows(token_ids) if isinstance(weight, Quantised) else weight.index_select(0, token_ids)
+        return as_dense(rows).float()
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, dtype: torch.dtype) -> torch.Tensor:
         return _rms_norm(x, weight, eps).to(dtype)

@@ -21,12 +21,12 @@ class Llama:
     def __init__(self, config: ModelConfig, weights: Weights, ops: Ops, max_positions: int) -> None:
         """Takes every tensor of `layout(config)` out of weights."""
         self.config, self.dtype, self.ops, self.heads = config, weights.dtype, ops, _heads(config)
-        self.embedding = weights.take("model.embed_tokens.weight")
+        self.embedding = weights.take_matrix("model.embed_tokens.weight")
         blocks = [_block(config, weights, ops, layer) for layer in range(config.num_layers)]
         self.fused = ops.fuse(blocks, self.heads, config.norm_eps)
         self.plain = PlainBlocks(blocks, self.heads, config.norm_eps, ops)
         self.norm = weights.take("model.norm.weight", torch.float32)
-        head = self.embedding if config.tie_embeddings else weights.take("lm_head.weight")
+        head = self.embedding if config.tie_embeddings else weights.take_matrix("lm_head.weight")
         self.head = ops.head(head)
         # On a CPU a tied head is packed beside the embedding.
         is_packed = config.tie_embeddings and weights.device.type == "cpu"
@@ -82,7 +82,7 @@ def _head_norms(weights: Weights, prefix: str) -> tuple[torch.Tensor, torch.Tens
 
 
 def _linear(weights: Weights, ops: Ops, name: str, bias: bool) -> Linear:
-    return ops.linear(weights.take(f"{name}.weight"), weights.take(f"{name}.bias") if bias else None)
+    return ops.linear(weights.take_matrix(f"{name}.weight"), weights.take(f"{name}.bias") if bias else None)
 
 
 def _block_shapes(config: ModelConfig) -> dict[str, Shape]:

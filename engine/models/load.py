@@ -24,7 +24,8 @@ def load_model(
     """
     config = checkpoint.decoder
     model_type = find_model(config.architecture)
-    weights = open_weights(checkpoint, model_type.layout(config), dtype, load_format, progress, device)
+    layout, quantised = model_type.layout(config), ops.takes_quantised
+    weights = open_weights(checkpoint, layout, dtype, load_format, progress, device, quantised)
     model = model_type(config, weights, ops, max_positions)
     weights.finish()
     assert not weights.left, f"the model did not take {weights.left}"

@@ -14,6 +14,8 @@ from gguf.quants import dequantize
 from engine.checkpoint import CheckpointError, ModelConfig
 from engine.checkpoint.gguf import GgufFile, GgufTensor
 from engine.checkpoint.gguf_model import ROPE_FACTORS
+from engine.quantised import Quantised
+from engine.weights.gguf_blocks import take_apart
 from engine.weights.source import Piece, Shape
 
 _OUTSIDE = {
@@ -63,6 +65,10 @@ class GgufSource:
 
     def read(self, name: str, out: torch.Tensor) -> None:
         self._dequantise(name, self._rows(name), out)
+
+    def quantised(self, name: str) -> Quantised | None:
+        """A matrix as it lies in the file; None where it is not quantised, or in a way that is only widened."""
+        return take_apart(self._rows(name), GGMLQuantizationType(self._tensors[name].type))
 
     def pieces(self, name: str, max_bytes: int) -> Iterator[Piece]:
         """Whole rows, of float32: the device rounds them."""

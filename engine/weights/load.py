@@ -25,8 +25,11 @@ def open_weights(
     load_format: LoadFormat = "auto",
     progress: Progress | None = None,
     device: torch.device = CPU,
+    quantised: bool = False,
 ) -> Weights:
     """The tensors of `layout`, ready to be taken. Only GGUF and safetensors are read: nothing is unpickled.
+
+    quantised: matrices stay as they are in the file, where that is known how.
 
     Errors: CheckpointError naming the file or the tensors at fault, before any tensor is read.
     """
@@ -34,7 +37,8 @@ def open_weights(
         return Weights(DummySource(layout.shapes), layout, dtype, progress, device)
     source = _open_files(checkpoint, layout)
     staged = StagedReader(source, device) if device.type != "cpu" else None
-    return Weights(source, layout, dtype, progress, device, staged)
+    find = source.quantised if quantised and isinstance(source, GgufSource) else None
+    return Weights(source, layout, dtype, progress, device, staged, find)
 
 
 def _open_files(checkpoint: Checkpoint, layout: Layout) -> FileSource:

@@ -1,15 +1,19 @@
 """Tensors on their way from a source into a model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from engine.checkpoint import CheckpointError
+from engine.quantised import Matrix, Quantised, concatenate
 from engine.weights.source import HARMLESS, Shape, TensorSource
 from engine.weights.staging import StagedReader
 
 Progress = Callable[[str, int, int], None]  # name of the tensor just read, bytes so far, bytes in all
+FindQuantised = Callable[
+    [str], Quantised | None
+]  # a tensor as it lies in the file; None where it is not quantised so
 
 _NAMES_SHOWN = 5
 
@@ -36,6 +40,7 @@ class Weights:
         progress: Progress | None,
         device: torch.device,
         staged: StagedReader | None = None,
+        find_quantised: FindQuantised | None = None,
     ) -> None:
         """staged: reads the same source, for this device; without it tensors are read one by one.
 
@@ -44,6 +49,7 @@ class Weights:
         _check(source, layout)
         self.dtype, self.device = dtype, device
         self._source, self._layout, self._progress, self._staged = source, layout, progress, staged
+        self._find_quantised = find_quantised
         self._left = dict.fromkeys(layout.shapes)
         self._total = sum(map(source.num_bytes, layout.shapes))
         self._done = 0
@@ -68,6 +74,14 @@ class Weights:
             self._read(part, piece)
         return out
 
+    def take_matrix(self, name: str) -> Matrix:
+        """As `take`; quantised where all its parts are so, and in one way, and it is wanted so."""
+        found = self._take_quantised(self._parts(name))
+        if found is None:
+            return self.take(name)
+        self.num_bytes += found.nbytes
+        return replace(found, dtype=self.dtype)
+
     def wait(self) -> None:
         """For what was taken so far. Errors: CheckpointError for a damaged tensor."""
         if self._staged is not None:
@@ -83,6 +97,17 @@ class Weights:
         return [
             name.replace(f".{module}.", f".{part}.") for part in self._layout.fused.get(module, (module,))
         ]
+
+    def _take_quantised(self, names: list[str]) -> Quantised | None:
+        if self._find_quantised is None:
+            return None
+        parts = [part for part in map(self._find_quantised, names) if part is not None]
+        whole = concatenate(parts) if len(parts) == len(names) else None
+        if whole is not None:
+            for name in names:
+                del self._left[name]
+                self._tell(name)
+        return whole
 
     def _read(self, name: str, out: torch.Tensor) -> None:
         del self._left[name]

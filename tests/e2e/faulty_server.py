@@ -94,13 +94,14 @@ def load_breakable(config: EngineConfig, report: StartupReport, load: Load) -> L
 def load_poisoned(config: EngineConfig, report: StartupReport) -> Loaded:
     """A runner factory: the model itself, but for what it reads where POISON stands."""
     from engine.models.llama import Llama
+    from engine.quantised import Quantised
     from engine.runner.runner import CpuRunner
 
     loaded = load_model(config, report)
     assert isinstance(loaded, Loaded) and isinstance(loaded.runner, CpuRunner)
     model = loaded.runner._model
-    assert isinstance(model, Llama)
-    model.embedding[POISON] = float("nan")  # a tied head has a copy of its own
+    assert isinstance(model, Llama) and isinstance(model.embedding, Quantised)
+    model.embedding.scales[POISON] = float("nan")  # a tied head has a copy of its own
     return loaded
 
 

@@ -24,6 +24,11 @@ def find_targets_with_tiles() -> list[str]:
     return [*find_targets(), *([TILES] if TILES_NEED in _flags() else [])]
 
 
+def has_tiles(target: str) -> bool:
+    """Whether products in bfloat16 are done on them."""
+    return target == TILES or (target == "native" and "amx_bf16" in _flags())
+
+
 def _flags() -> set[str]:
     info = Path("/proc/cpuinfo")
     return set(info.read_text().split()) if info.exists() else set()

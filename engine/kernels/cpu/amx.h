@@ -44,8 +44,8 @@ inline void configure_tiles(int64_t tokens) {
     _tile_loadconfig(&config);
 }
 
-template <class Out>
-void put_block(const Product<Bfloat16, Out>& p, int64_t pair, int64_t first, int64_t tokens, const float (*sums)[kPair]) {
+template <class Out, class Block>
+void put_block(const Product<Bfloat16, Out, Block>& p, int64_t pair, int64_t first, int64_t tokens, const float (*sums)[kPair]) {
     for (int64_t m = 0; m < tokens; m++)
         for (int half = 0; half < 2; half++)
             if (pair * kPair + half * kPanel < p.outputs) p.put(first + m, pair * kPair + half * kPanel, load(&sums[m][half * kPanel]));
@@ -56,6 +56,23 @@ inline void fetch_ahead(const Bfloat16* tile) {
     constexpr int kAhead = 6 * 1024, kTileBytes = 1024;
     const char* from = reinterpret_cast<const char*>(tile) + kAhead;
     for (int byte = 0; byte < kTileBytes; byte += 64) __builtin_prefetch(from + byte);
+}
+
+// `count` blocks of panels as tiles take them, [inputs / 2][lanes][2]: where they lie, or widened into the scratch.
+inline const Bfloat16* tile_panels(const Dense<Bfloat16>* blocks, int64_t, std::vector<Bfloat16>&) {
+    return reinterpret_cast<const Bfloat16*>(blocks);
+}
+
+template <class Block>
+const Bfloat16* tile_panels(const Block* blocks, int64_t count, std::vector<Bfloat16>& scratch) {
+    Bfloat16* panels = room_in(scratch, count * Block::kInputs * kPanel);
+    UintVec* to = reinterpret_cast<UintVec*>(panels);
+    for (int64_t block = 0; block < count; block++) {
+        alignas(kLine) Vec wide[Block::kInputs];
+        widen(blocks[block], wide);
+        for (int i = 0; i < Block::kInputs; i += 2) *to++ = (UintVec)wide[i] >> 16 | ((UintVec)wide[i + 1] & 0xffff0000u);
+    }
+    return panels;
 }
 
 // The sums of up to 32 tokens, of two tiles if `tall`, with one pair of panels; configure_tiles comes before.
@@ -85,25 +102,27 @@ inline void tile_sums(const BlockTokens& x, bool tall, const Bfloat16* w0, const
     _tile_stored(3, &sums[kTileRows][kPanel], sizeof sums[0]);
 }
 
-template <class Out>
-void few_block(const Product<Bfloat16, Out>& p, int64_t pair, int64_t first, int64_t tokens) {
+template <class Out, class Block>
+void few_block(const Product<Bfloat16, Out, Block>& p, const Bfloat16* panels, int64_t pair, int64_t first, int64_t tokens) {
     alignas(64) float sums[kBlockTokens][kPair];
     const BlockTokens x = {p.x + first * p.inputs, p.inputs, kTileInputs};
-    tile_sums(x, tokens > kTileRows, p.panel(2 * pair), p.panel(2 * pair + 1), p.inputs, first == 0, sums);
+    tile_sums(x, tokens > kTileRows, panels, panels + p.inputs * kPanel, p.inputs, first == 0, sums);
     put_block(p, pair, first, tokens, sums);
 }
 
 // A pair of panels meets all tokens before the next one does. Called by every thread of a team.
-template <class Out>
-void few_on_tiles(const Product<Bfloat16, Out>& p) {
-    const int64_t whole = p.tokens / kBlockTokens * kBlockTokens;
+template <class Out, class Block>
+void few_on_tiles(const Product<Bfloat16, Out, Block>& p) {
+    const int64_t whole = p.tokens / kBlockTokens * kBlockTokens, blocks = num_blocks<Block>(p.inputs);
+    static thread_local std::vector<Bfloat16> scratch;  // kept from call to call
 #pragma omp for schedule(static)
     for (int64_t pair = 0; pair < num_pairs(p.outputs); pair++) {
+        const Bfloat16* panels = tile_panels(p.panel(2 * pair), 2 * blocks, scratch);
         if (whole) configure_tiles(kBlockTokens);
-        for (int64_t first = 0; first < whole; first += kBlockTokens) few_block(p, pair, first, kBlockTokens);
+        for (int64_t first = 0; first < whole; first += kBlockTokens) few_block(p, panels, pair, first, kBlockTokens);
         if (whole == p.tokens) continue;
         configure_tiles(p.tokens - whole);
-        few_block(p, pair, whole, p.tokens - whole);
+        few_block(p, panels, pair, whole, p.tokens - whole);
     }
 }
 
@@ -127,27 +146,30 @@ inline void pack_tokens(const Bfloat16* x, int64_t tokens, int64_t inputs, Bfloa
 }
 
 // A thread's share of the panels, group by group; all tokens pass by one group before the next. Called by every thread of a team.
-template <class Out>
-void many_on_tiles(const Product<Bfloat16, Out>& p, const Bfloat16* packed) {
+template <class Out, class Block>
+void many_on_tiles(const Product<Bfloat16, Out, Block>& p, const Bfloat16* packed) {
     const int64_t pairs = num_pairs(p.outputs), threads = omp_get_num_threads(), me = omp_get_thread_num(), last = pairs * (me + 1) / threads;
-    const int64_t group = std::max<int64_t>(1, kTileGroupBytes / (p.inputs * kPair * int64_t(sizeof(Bfloat16))));
+    const int64_t size = p.inputs * kPair, group = std::max<int64_t>(1, kTileGroupBytes / (size * int64_t(sizeof(Bfloat16))));
+    static thread_local std::vector<Bfloat16> scratch;  // kept from call to call
     alignas(64) float sums[kBlockTokens][kPair];
     configure_tiles(kBlockTokens);
-    for (int64_t begin = pairs * me / threads; begin < last; begin += group)
+    for (int64_t begin = pairs * me / threads; begin < last; begin += group) {
+        const int64_t count = std::min(group, last - begin);
+        const Bfloat16* panels = tile_panels(p.panel(2 * begin), 2 * count * num_blocks<Block>(p.inputs), scratch);
         for (int64_t first = 0; first < p.tokens; first += kBlockTokens)
-            for (int64_t pair = begin; pair < std::min(last, begin + group); pair++) {
+            for (int64_t i = 0; i < count; i++) {
                 const BlockTokens x = {packed + first * p.inputs, kTileInputs, kBlockTokens * kTileInputs};
-                tile_sums(x, true, p.panel(2 * pair), p.panel(2 * pair + 1), p.inputs, true, sums);
-                put_block(p, pair, first, std::min<int64_t>(kBlockTokens, p.tokens - first), sums);
+                tile_sums(x, true, panels + i * size, panels + i * size + size / 2, p.inputs, true, sums);
+                put_block(p, begin + i, first, std::min<int64_t>(kBlockTokens, p.tokens - first), sums);
             }
+    }
 }
 
-template <class Out>
-void product_on_tiles(const Product<Bfloat16, Out>& p) {
+template <class Out, class Block>
+void product_on_tiles(const Product<Bfloat16, Out, Block>& p) {
     static thread_local std::vector<Bfloat16> scratch;  // the tokens as they are packed, kept from call to call
     const bool many = p.tokens > kTileFewTokens;
-    if (many) scratch.resize(std::max<size_t>(scratch.size(), in_blocks(p.tokens) * p.inputs));
-    Bfloat16* packed = scratch.data();
+    Bfloat16* packed = many ? room_in(scratch, in_blocks(p.tokens) * p.inputs) : nullptr;
 #pragma omp parallel
     {
         if (many) {

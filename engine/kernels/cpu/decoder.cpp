@@ -1,11 +1,11 @@
 // All blocks of a decoder in one call: what the model would ask for operation by operation, without the way through Python between them.
-#include "vec.h"
+#include "linear.h"
 
 extern "C" {
 void rms_norm_float32(float*, const float*, const float*, float*, int64_t, int64_t, float);
 void rms_norm_bfloat16(float*, const Bfloat16*, const float*, Bfloat16*, int64_t, int64_t, float);
-void linear_float32(const float*, const float*, const float*, float*, int64_t, int64_t, int64_t);
-void linear_bfloat16(const Bfloat16*, const Bfloat16*, const Bfloat16*, Bfloat16*, int64_t, int64_t, int64_t);
+void linear_float32(const float*, const Weight*, const float*, float*, int64_t, int64_t, int64_t);
+void linear_bfloat16(const Bfloat16*, const Weight*, const Bfloat16*, Bfloat16*, int64_t, int64_t, int64_t);
 void rope_and_cache_float32(float*, const float*, const int32_t*, const int32_t*, float*, float*, const float*, const float*, float, int64_t, int64_t,
                             int64_t, int64_t, int64_t);
 void rope_and_cache_bfloat16(Bfloat16*, const float*, const int32_t*, const int32_t*, Bfloat16*, Bfloat16*, const float*, const float*, float, int64_t,
@@ -46,10 +46,17 @@ struct Shape {
     float scale, eps;
 };
 
-// One block; a weight is laid out as in linear.h, its bias may be null, and so may the norms of queries and keys.
+// One block; a bias may be null, and so may the norms of queries and keys.
 struct Block {
     const float *attention_norm, *mlp_norm, *q_norm, *k_norm;
-    const void *qkv, *qkv_bias, *o, *o_bias, *gate_up, *gate_up_bias, *down, *down_bias;
+    const Weight* qkv;
+    const void* qkv_bias;
+    const Weight* o;
+    const void* o_bias;
+    const Weight* gate_up;
+    const void* gate_up_bias;
+    const Weight* down;
+    const void* down_bias;
     void *keys, *values;
 };
 
@@ -63,8 +70,8 @@ struct Step {
 };
 
 template <class T>
-void product(const void* x, const void* weight, const void* bias, void* out, int64_t tokens, int64_t inputs, int64_t outputs) {
-    Kernels<T>::linear(static_cast<const T*>(x), static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(out), tokens, inputs, outputs);
+void product(const void* x, const Weight* weight, const void* bias, void* out, int64_t tokens, int64_t inputs, int64_t outputs) {
+    Kernels<T>::linear(static_cast<const T*>(x), weight, static_cast<const T*>(bias), static_cast<T*>(out), tokens, inputs, outputs);
 }
 
 template <class T>

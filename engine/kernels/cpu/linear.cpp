@@ -3,6 +3,7 @@
 #include "linear.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "amx.h"
@@ -11,70 +12,70 @@
 namespace {
 
 constexpr int kRows = kRegisters == 32 ? 12 : 6;  // tokens whose sums are in registers at once, two vectors each
-constexpr size_t kLine = 64;        // bytes of a cache line
 constexpr int64_t kVectorRows = 4;  // up to so many tokens AMX gains nothing over vectors
 
-// What one vector of weights adds to the sums of M tokens: a channel at a time for float, two for bfloat16.
+// What two vectors of weights, of one input, add to the sums of M tokens.
 template <int M>
-inline void multiply(const float* x, int64_t stride, const float* w0, const float* w1, Vec (*acc)[2]) {
-    Vec b0 = load(w0), b1 = load(w1);
+inline void add_products(const float* x, int64_t stride, Vec w0, Vec w1, Vec (*acc)[2]) {
 #pragma GCC unroll 12
     for (int m = 0; m < M; m++) {
-        acc[m][0] += x[m * stride] * b0;
-        acc[m][1] += x[m * stride] * b1;
+        acc[m][0] += x[m * stride] * w0;
+        acc[m][1] += x[m * stride] * w1;
     }
 }
 
-// The even channel of a pair is the lower half of its 32 bits; a float's upper half is its bfloat16.
-inline Vec even(UintVec pair) {
-    return (Vec)(pair << 16);
+template <int M, class T>
+inline void multiply(const float* x, int64_t stride, const Dense<T>& b0, const Dense<T>& b1, Vec (*acc)[2]) {
+#pragma GCC unroll 2
+    for (int i = 0; i < Dense<T>::kInputs; i++) add_products<M>(x + i, stride, b0.weights(i), b1.weights(i), acc);
 }
 
-inline Vec odd(UintVec pair) {
-    return (Vec)(pair & 0xffff0000u);
-}
-
-template <int M>
-inline void multiply(const float* x, int64_t stride, const Bfloat16* w0, const Bfloat16* w1, Vec (*acc)[2]) {
-    UintVec p0 = *reinterpret_cast<const UintVec*>(w0), p1 = *reinterpret_cast<const UintVec*>(w1);
-    Vec even0 = even(p0), odd0 = odd(p0), even1 = even(p1), odd1 = odd(p1);
-#pragma GCC unroll 12
-    for (int m = 0; m < M; m++) {
-        acc[m][0] += x[m * stride] * even0;
-        acc[m][1] += x[m * stride] * even1;
-        acc[m][0] += x[m * stride + 1] * odd0;
-        acc[m][1] += x[m * stride + 1] * odd1;
+// The sums of many tokens have the registers, and the weights are widened into the first cache.
+template <int M, class Block>
+inline void multiply(const float* x, int64_t stride, const Block& b0, const Block& b1, Vec (*acc)[2]) {
+    if constexpr (M <= 2) {
+#pragma GCC unroll 32
+        for (int i = 0; i < Block::kInputs; i++) add_products<M>(x + i, stride, b0.weights(i), b1.weights(i), acc);
+        return;
     }
+    alignas(kLine) Vec wide[2][Block::kInputs];
+    widen(b0, wide[0]);
+    widen(b1, wide[1]);
+    for (int i = 0; i < Block::kInputs; i++) add_products<M>(x + i, stride, wide[0][i], wide[1][i], acc);
 }
 
-template <class T>
-constexpr int kChannels = sizeof(float) / sizeof(T);  // input channels in one vector of weights
+// sums[m] = x[m] . two panels of weights, with the memory asked for the first `asks` blocks of each of the two panels from `next` on.
+template <int M, class Block>
+__attribute__((noinline)) void few_sums(const float* x, int64_t stride, const Block* w0, const Block* w1, int64_t blocks, const char* next,
+                                        int64_t asks, Vec (*sums)[2]) {
+    Vec acc[M][2] = {};
+    for (int64_t k = 0; k < blocks; k++) {
+        if (k < asks) {
+            for (size_t byte = 0; byte < 2 * sizeof(Block); byte += kLine) __builtin_prefetch(next + byte, 0, 2);
+            next += 2 * sizeof(Block);
+        }
+        multiply<M>(x + k * Block::kInputs, stride, w0[k], w1[k], acc);
+    }
+    for (int m = 0; m < M; m++) sums[m][0] = acc[m][0], sums[m][1] = acc[m][1];
+}
 
 // x float [tokens, padded inputs]: M tokens from `first` on, against one pair of panels.
 //
 // Each block of tokens asks for its share of the next pair, so that the memory works all the time and not for the first block only.
-template <int M, class T, class Out>
-void vector_block(const Product<T, Out>& p, const float* x, int64_t stride, int64_t pair, int64_t first) {
-    const T *w0 = p.panel(2 * pair), *w1 = p.panel(2 * pair + 1);
-    const float* from = x + first * stride;
-    const char* next = reinterpret_cast<const char*>(p.panel(2 * pair + 2)) + 2 * sizeof(Vec) * (first * p.inputs / p.tokens / kChannels<T>);
-    const int64_t asks = M * p.inputs / p.tokens;  // counted in channels
-    Vec acc[M][2] = {};
-    for (int64_t k = 0; k < p.inputs; k += kChannels<T>) {
-        if (k < asks) {
-            for (size_t byte = 0; byte < 2 * sizeof(Vec); byte += kLine) __builtin_prefetch(next + byte, 0, 2);
-            next += 2 * sizeof(Vec);
-        }
-        multiply<M>(from + k, stride, w0 + k * kPanel, w1 + k * kPanel, acc);
-    }
+template <int M, class T, class Out, class Block>
+void vector_block(const Product<T, Out, Block>& p, const float* x, int64_t stride, int64_t pair, int64_t first) {
+    const int64_t blocks = num_blocks<Block>(p.inputs);
+    const char* next = reinterpret_cast<const char*>(p.panel(2 * pair + 2) + 2 * (first * blocks / p.tokens));
+    Vec sums[M][2];
+    few_sums<M>(x + first * stride, stride, p.panel(2 * pair), p.panel(2 * pair + 1), blocks, next, M * blocks / p.tokens, sums);
     for (int m = 0; m < M; m++)
         for (int half = 0; half < 2; half++)
-            if (pair * kPair + half * kPanel < p.outputs) p.put(first + m, pair * kPair + half * kPanel, acc[m][half]);
+            if (pair * kPair + half * kPanel < p.outputs) p.put(first + m, pair * kPair + half * kPanel, sums[m][half]);
 }
 
 // Up to M tokens.
-template <int M, class T, class Out>
-void vector_blocks(int64_t count, const Product<T, Out>& p, const float* x, int64_t stride, int64_t pair, int64_t first) {
+template <int M, class T, class Out, class Block>
+void vector_blocks(int64_t count, const Product<T, Out, Block>& p, const float* x, int64_t stride, int64_t pair, int64_t first) {
     if (count == M) return vector_block<M>(p, x, stride, pair, first);
     if constexpr (M > 1) vector_blocks<M - 1>(count, p, x, stride, pair, first);
 }
@@ -86,27 +87,29 @@ inline int64_t next_block(int64_t left) {
     return (left + blocks - 1) / blocks;
 }
 
-template <class T, class Out>
-void vector_pair(const Product<T, Out>& p, const float* x, int64_t stride, int64_t pair) {
+template <class T, class Out, class Block>
+void vector_pair(const Product<T, Out, Block>& p, const float* x, int64_t stride, int64_t pair) {
     for (int64_t first = 0, count; first < p.tokens; first += count) {
         count = next_block(p.tokens - first);
         vector_blocks<kRows>(count, p, x, stride, pair, first);
     }
 }
 
-template <class Out>
-void linear(const Product<float, Out>& p) {
-#pragma omp parallel
-    if (p.tokens > kFewTokens) {
-        linear_many(p, p.x, p.inputs);
-    } else {
+template <class T, class Out, class Block>
+void on_vectors(const Product<T, Out, Block>& p, const float* x, int64_t stride) {
+    if (p.tokens > kFewTokens) return linear_many(p, x, stride);
 #pragma omp for schedule(static)
-        for (int64_t pair = 0; pair < num_pairs(p.outputs); pair++) vector_pair(p, p.x, p.inputs, pair);
-    }
+    for (int64_t pair = 0; pair < num_pairs(p.outputs); pair++) vector_pair(p, x, stride, pair);
 }
 
-template <class Out>
-bool linear_on_tiles(const Product<Bfloat16, Out>& p) {
+template <class Out, class Block>
+void linear(const Product<float, Out, Block>& p) {
+#pragma omp parallel
+    on_vectors(p, p.x, p.inputs);
+}
+
+template <class Out, class Block>
+bool linear_on_tiles(const Product<Bfloat16, Out, Block>& p) {
 #ifdef HAS_TILES
     if (p.tokens <= kVectorRows || p.inputs % kTileInputs || !tiles_allowed()) return false;
     product_on_tiles(p);
@@ -117,13 +120,12 @@ bool linear_on_tiles(const Product<Bfloat16, Out>& p) {
 #endif
 }
 
-template <class Out>
-void linear(const Product<Bfloat16, Out>& p) {
+template <class Out, class Block>
+void linear(const Product<Bfloat16, Out, Block>& p) {
     if (linear_on_tiles(p)) return;
     static thread_local std::vector<float> scratch;  // the tokens as float, kept from call to call
     int64_t stride = (p.inputs + 1) / 2 * 2;
-    scratch.resize(std::max<size_t>(scratch.size(), p.tokens * stride));
-    float* widened = scratch.data();
+    float* widened = room_in(scratch, p.tokens * stride);
 #pragma omp parallel
     {
 #pragma omp for schedule(static)
@@ -131,71 +133,52 @@ void linear(const Product<Bfloat16, Out>& p) {
             for (int64_t k = 0; k < p.inputs; k++) widened[m * stride + k] = to_float(p.x[m * p.inputs + k]);
             if (stride != p.inputs) widened[m * stride + p.inputs] = 0;
         }
-        if (p.tokens > kFewTokens) {
-            linear_many(p, widened, stride);
-        } else {
-#pragma omp for schedule(static)
-            for (int64_t pair = 0; pair < num_pairs(p.outputs); pair++) vector_pair(p, widened, stride, pair);
-        }
+        on_vectors(p, widened, stride);
+    }
+}
+
+template <class T, class Out>
+void linear(const T* x, const Weight& weight, const T* bias, Out* out, int64_t tokens, int64_t inputs, int64_t outputs,
+            Activation activation = Activation::none) {
+    auto with = [&](auto panels) { linear(Product<T, Out, std::remove_const_t<std::remove_pointer_t<decltype(panels)>>>{x, panels, bias, out, tokens, inputs, outputs, activation}); };
+    switch (weight.kind) {
+        case Weight::dense: return with(static_cast<const Dense<T>*>(weight.panels));
+        case Weight::four: return with(static_cast<const Four<T>*>(weight.panels));
+        case Weight::eight: return with(static_cast<const Eight<T>*>(weight.panels));
     }
 }
 
 }  // namespace
 
-// weight [outputs, inputs] -> packed; the sizes are those of linear.h.
-extern "C" void pack_weight_float32(const float* weight, float* packed, int64_t outputs, int64_t inputs) {
-#pragma omp parallel for schedule(static)
-    for (int64_t panel = 0; panel < 2 * num_pairs(outputs); panel++)
-        for (int64_t k = 0; k < inputs; k++)
-            for (int64_t i = 0; i < kPanel; i++) {
-                int64_t n = panel * kPanel + i;
-                packed[(panel * inputs + k) * kPanel + i] = n < outputs ? weight[n * inputs + k] : 0;
-            }
+extern "C" void linear_float32(const float* x, const Weight* weight, const float* bias, float* out, int64_t tokens, int64_t inputs, int64_t outputs) {
+    linear(x, *weight, bias, out, tokens, inputs, outputs);
 }
 
-extern "C" void pack_weight_bfloat16(const Bfloat16* weight, Bfloat16* packed, int64_t outputs, int64_t inputs) {
-    int64_t pairs = (inputs + 1) / 2;
-#pragma omp parallel for schedule(static)
-    for (int64_t panel = 0; panel < 2 * num_pairs(outputs); panel++)
-        for (int64_t k = 0; k < 2 * pairs; k++)
-            for (int64_t i = 0; i < kPanel; i++) {
-                int64_t n = panel * kPanel + i;
-                packed[((panel * pairs + k / 2) * kPanel + i) * 2 + k % 2] = n < outputs && k < inputs ? weight[n * inputs + k] : Bfloat16{0};
-            }
+extern "C" void linear_bfloat16(const Bfloat16* x, const Weight* weight, const Bfloat16* bias, Bfloat16* out, int64_t tokens, int64_t inputs, int64_t outputs) {
+    linear(x, *weight, bias, out, tokens, inputs, outputs);
 }
 
-extern "C" void linear_float32(const float* x, const float* weight, const float* bias, float* out, int64_t tokens, int64_t inputs, int64_t outputs) {
-    linear(Product<float, float>{x, weight, bias, out, tokens, inputs, outputs});
+extern "C" void linear_gelu_float32(const float* x, const Weight* weight, const float* bias, float* out, int64_t tokens, int64_t inputs, int64_t outputs) {
+    linear(x, *weight, bias, out, tokens, inputs, outputs, Activation::gelu);
 }
 
-extern "C" void linear_bfloat16(const Bfloat16* x, const Bfloat16* weight, const Bfloat16* bias, Bfloat16* out, int64_t tokens, int64_t inputs,
-                                int64_t outputs) {
-    linear(Product<Bfloat16, Bfloat16>{x, weight, bias, out, tokens, inputs, outputs});
+extern "C" void linear_gelu_bfloat16(const Bfloat16* x, const Weight* weight, const Bfloat16* bias, Bfloat16* out, int64_t tokens, int64_t inputs, int64_t outputs) {
+    linear(x, *weight, bias, out, tokens, inputs, outputs, Activation::gelu);
 }
 
-extern "C" void linear_gelu_float32(const float* x, const float* weight, const float* bias, float* out, int64_t tokens, int64_t inputs, int64_t outputs) {
-    linear(Product<float, float>{x, weight, bias, out, tokens, inputs, outputs, Activation::gelu});
+extern "C" void linear_gelu_tanh_float32(const float* x, const Weight* weight, const float* bias, float* out, int64_t tokens, int64_t inputs, int64_t outputs) {
+    linear(x, *weight, bias, out, tokens, inputs, outputs, Activation::gelu_tanh);
 }
 
-extern "C" void linear_gelu_tanh_float32(const float* x, const float* weight, const float* bias, float* out, int64_t tokens, int64_t inputs,
-                                     int64_t outputs) {
-    linear(Product<float, float>{x, weight, bias, out, tokens, inputs, outputs, Activation::gelu_tanh});
-}
-
-extern "C" void linear_gelu_bfloat16(const Bfloat16* x, const Bfloat16* weight, const Bfloat16* bias, Bfloat16* out, int64_t tokens, int64_t inputs, int64_t outputs) {
-    linear(Product<Bfloat16, Bfloat16>{x, weight, bias, out, tokens, inputs, outputs, Activation::gelu});
-}
-
-extern "C" void linear_gelu_tanh_bfloat16(const Bfloat16* x, const Bfloat16* weight, const Bfloat16* bias, Bfloat16* out, int64_t tokens, int64_t inputs,
-                                     int64_t outputs) {
-    linear(Product<Bfloat16, Bfloat16>{x, weight, bias, out, tokens, inputs, outputs, Activation::gelu_tanh});
+extern "C" void linear_gelu_tanh_bfloat16(const Bfloat16* x, const Weight* weight, const Bfloat16* bias, Bfloat16* out, int64_t tokens, int64_t inputs, int64_t outputs) {
+    linear(x, *weight, bias, out, tokens, inputs, outputs, Activation::gelu_tanh);
 }
 
 // The head: logits keep their sums' precision.
-extern "C" void head_float32(const float* x, const float* weight, float* out, int64_t tokens, int64_t inputs, int64_t outputs) {
-    linear(Product<float, float>{x, weight, nullptr, out, tokens, inputs, outputs});
+extern "C" void head_float32(const float* x, const Weight* weight, float* out, int64_t tokens, int64_t inputs, int64_t outputs) {
+    linear<float, float>(x, *weight, nullptr, out, tokens, inputs, outputs);
 }
 
-extern "C" void head_bfloat16(const Bfloat16* x, const Bfloat16* weight, float* out, int64_t tokens, int64_t inputs, int64_t outputs) {
-    linear(Product<Bfloat16, float>{x, weight, nullptr, out, tokens, inputs, outputs});
+extern "C" void head_bfloat16(const Bfloat16* x, const Weight* weight, float* out, int64_t tokens, int64_t inputs, int64_t outputs) {
+    linear<Bfloat16, float>(x, *weight, nullptr, out, tokens, inputs, outputs);
 }

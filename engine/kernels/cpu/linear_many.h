@@ -39,19 +39,16 @@ inline void many_rest(int64_t count, const float* x, int64_t stride, const float
     if constexpr (M > 1) many_rest<M - 1>(count, x, stride, w0, w1, inputs, sums);
 }
 
-// `count` pairs of panels as floats: where they lie, or spread out of bfloat16's [inputs / 2][lanes][2] into the scratch.
-inline const float* float_panels(const float* panels, int64_t, int64_t, std::vector<float>&) {
-    return panels;
+// `count` blocks of panels as floats, [inputs][lanes]: where they lie, or widened into the scratch.
+inline const float* float_panels(const Dense<float>* blocks, int64_t, std::vector<float>&) {
+    return reinterpret_cast<const float*>(blocks);
 }
 
-inline const float* float_panels(const Bfloat16* panels, int64_t count, int64_t inputs, std::vector<float>& scratch) {
-    scratch.resize(count * inputs * kPair);
-    const UintVec* from = reinterpret_cast<const UintVec*>(panels);
-    for (int64_t k = 0; k < 2 * count * inputs; k += 2, from++) {
-        store(&scratch[k * kPanel], (Vec)(*from << 16));
-        store(&scratch[(k + 1) * kPanel], (Vec)(*from & 0xffff0000u));
-    }
-    return scratch.data();
+template <class Block>
+const float* float_panels(const Block* blocks, int64_t count, std::vector<float>& scratch) {
+    float* panels = room_in(scratch, count * Block::kInputs * kPanel);
+    for (int64_t i = 0; i < count; i++) widen(blocks[i], reinterpret_cast<Vec*>(panels) + i * Block::kInputs);
+    return panels;
 }
 
 // The sums go to lines in as many pages as there are tokens, which no processor asks for by itself.
@@ -62,8 +59,8 @@ inline void fetch_rows(Out* out, int64_t stride, int64_t count) {
 }
 
 // Tokens first to last against one pair of panels. x float [tokens, stride]; inputs as padded in the panels.
-template <class T, class Out>
-void many_pair(const Product<T, Out>& p, const float* x, int64_t stride, const float* panels, int64_t inputs, int64_t pair, int64_t first, int64_t last) {
+template <class T, class Out, class Block>
+void many_pair(const Product<T, Out, Block>& p, const float* x, int64_t stride, const float* panels, int64_t inputs, int64_t pair, int64_t first, int64_t last) {
     for (int64_t m = first; m < last; m += kManyRows) {
         Vec sums[kManyRows][2];
         int64_t count = std::min<int64_t>(kManyRows, last - m);
@@ -90,16 +87,16 @@ inline Cut cut_work(int64_t tokens, int64_t stride, int64_t pairs) {
 }
 
 // Called by every thread of a team, which shares out the work. x float [tokens, stride].
-template <class T, class Out>
-void linear_many(const Product<T, Out>& p, const float* x, int64_t stride) {
-    const int64_t pairs = num_pairs(p.outputs), inputs = panel_size(p.weight, p.inputs) / kPanel;
+template <class T, class Out, class Block>
+void linear_many(const Product<T, Out, Block>& p, const float* x, int64_t stride) {
+    const int64_t pairs = num_pairs(p.outputs), blocks = num_blocks<Block>(p.inputs), inputs = blocks * Block::kInputs;
     const Cut cut = cut_work(p.tokens, stride, pairs);
-    std::vector<float> scratch;
+    static thread_local std::vector<float> scratch;  // kept from call to call
 #pragma omp for collapse(2) schedule(dynamic)
     for (int64_t piece = 0; piece < p.tokens; piece += cut.piece)
         for (int64_t group = 0; group < pairs; group += cut.group) {
             const int64_t count = std::min(cut.group, pairs - group), last = std::min(p.tokens, piece + cut.piece);
-            const float* panels = float_panels(p.panel(2 * group), count, inputs, scratch);
+            const float* panels = float_panels(p.panel(2 * group), 2 * count * blocks, scratch);
             for (int64_t first = piece; first < last; first += kStep)
                 for (int64_t i = 0; i < count; i++)
                     many_pair(p, x, stride, panels + i * inputs * kPair, inputs, group + i, first, std::min(last, first + kStep));

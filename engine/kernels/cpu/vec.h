@@ -42,10 +42,21 @@ inline void store(float* p, Vec x) {
     *reinterpret_cast<Vec*>(p) = x;
 }
 
+// Added to a float's bits before the lower half is cut off, so that what is left is rounded to nearest even. Not for every NaN.
+inline UintVec rounding(UintVec bits) {
+    return 0x7fff + ((bits >> 16) & 1);
+}
+
+// To numbers that bfloat16 has.
+inline Vec round_to_bfloat16(Vec x) {
+    UintVec bits = (UintVec)x;
+    return (Vec)((bits + rounding(bits)) & 0xffff0000u);
+}
+
 // Round to nearest even; a NaN stays one.
 inline void store(Bfloat16* p, Vec x) {
     UintVec bits = (UintVec)x;
-    UintVec rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    UintVec rounded = (bits + rounding(bits)) >> 16;
     UintVec quiet = (bits >> 16) | 0x40;
     UintVec kept = (UintVec)(x == x);
     *reinterpret_cast<HalfVec*>(p) = __builtin_convertvector((rounded & kept) | (quiet & ~kept), HalfVec);

@@ -6,7 +6,6 @@ No GPU is needed to compile.
 import hashlib
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 FLAGS = ("--std=c++17", "-default-device", "--ptxas-options=-v", "--extra-device-vectorization")
-_SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
-_REGISTERS = re.compile(r"Used (\d+) registers")
 
 
 class CompileFailed(Exception):
@@ -30,16 +27,6 @@ class Compiled:
 
     cubin: bytes
     log: str
-
-    @property
-    def num_registers(self) -> int:
-        """Of the kernel that takes the most."""
-        return max((int(n) for n in _REGISTERS.findall(self.log)), default=0)
-
-    @property
-    def num_spilled(self) -> int:
-        """Bytes that did not fit in registers, stores and loads of all kernels together."""
-        return sum(int(a) + int(b) for a, b in _SPILLS.findall(self.log))
 
 
 def default_cache_dir() -> Path:

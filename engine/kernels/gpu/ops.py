@@ -18,6 +18,7 @@ from engine.kernels.gpu.shape import AttentionShape, attention_shape
 from engine.kernels.gpu.skinny import SkinnyBlocks
 from engine.kernels.gpu.slabs import SlabHead, SlabLinear, Zeros
 from engine.kernels.ops import BlockWeights, Heads, LayerCache, Linear
+from engine.quantised import Matrix, as_dense
 
 
 class PagedAttention(Protocol):
@@ -45,18 +46,24 @@ class GpuOps:
         self._zeros = Zeros()
         self._attention: dict[AttentionShape, tuple[PagedAttention, PagedAttention]] = {}
 
-    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-        if self._deterministic:
-            return SlabLinear(weight, bias, self._zeros.for_weight(weight))
-        return GpuLinear(weight, bias)
+    @property
+    def takes_quantised(self) -> bool:
+        return False
 
-    def head(self, weight: torch.Tensor) -> Linear:
+    def linear(self, weight: Matrix, bias: torch.Tensor | None) -> Linear:
+        dense = as_dense(weight)
         if self._deterministic:
-            return SlabHead(weight, self._zeros.for_weight(weight))
-        return GpuHead(weight)
+            return SlabLinear(dense, bias, self._zeros.for_weight(dense))
+        return GpuLinear(dense, bias)
 
-    def embed(self, weight: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
-        return elementwise.embed(self._kernels, weight, token_ids)
+    def head(self, weight: Matrix) -> Linear:
+        dense = as_dense(weight)
+        if self._deterministic:
+            return SlabHead(dense, self._zeros.for_weight(dense))
+        return GpuHead(dense)
+
+    def embed(self, weight: Matrix, token_ids: torch.Tensor) -> torch.Tensor:
+        return elementwise.embed(self._kernels, as_dense(weight), token_ids)
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, dtype: torch.dtype) -> torch.Tensor:
         return norm.rms_norm(self._kernels, x, weight, eps, dtype)
