@@ -1,6 +1,6 @@
 """Attention kernels on a GPU, at the shape of an 8B model (32 query and 8 KV heads of 128), beside FlashAttention 3.
 
-    python -m benchmarks.attention_gpu --peer-path FOLDER --out benchmarks/results/attention_gpu.json
+    python -m benchmarks.attention_gpu --peer-path FOLDER --out benchmarks/results/attention_h100.json
 
 FOLDER holds vLLM and what it needs; without it only this product's kernels are timed. A table for people; the last line is one JSON
 document.

@@ -1,6 +1,6 @@
 """What closing the holes of finished rows is worth, as Flover measured it (arXiv 2305.13484): 32 requests, lengths uniform in [128, U].
 
-    python -m benchmarks.compaction_gpu --out benchmarks/results/compaction_gpu.json
+    python -m benchmarks.compaction_gpu --out benchmarks/results/compaction_h100.json
 
 Prompts of 8 tokens, all requests at once. Four ways: to the last (every row computes until the last one ends), no compaction (the rows
 that compute are a window, as in Flover: it shrinks when a row at its edge ends, and a row that ended within computes on), compaction of

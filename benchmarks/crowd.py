@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 SMALL_BUFFER = 4096  # bytes
 MAX_CONNECTING = 256  # at once: more overflow what the kernel holds for a listening socket
@@ -41,11 +40,6 @@ class Told:
     has_left: bool = False
     head: bytes = b""
     body: bytearray = field(default_factory=bytearray)  # of whoever keeps it
-
-    @property
-    def error_code(self) -> str:
-        """Of a refusal that was kept."""
-        return str(json.loads(self.body)["error"]["code"])
 
 
 def post(body: Mapping[str, object], path: str = "/v1/completions") -> bytes:
@@ -169,11 +163,3 @@ async def ask_and_leave(place: Place, request: bytes, seconds: float) -> Told:
     client.leave()
     await client.ended
     return client.told
-
-
-async def fetch(place: Place, request: bytes) -> Any:
-    """The JSON of an answer that is none of a stream. Raises ValueError for any other status than 200."""
-    told = await ask(place, request, keeps=True)
-    if told.status != 200:
-        raise ValueError(f"status {told.status}: {bytes(told.body[:500])!r}")
-    return json.loads(told.body)

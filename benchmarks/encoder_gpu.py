@@ -1,6 +1,6 @@
 """Encoders on a GPU without padding: ByteTransformer's experiment (arXiv 2210.03052), BERT-base in float16.
 
-    python -m benchmarks.encoder_gpu --peer-path FOLDER --out benchmarks/results/encoder_gpu.json --plot benchmarks/results/encoder_gpu.png
+    python -m benchmarks.encoder_gpu --peer-path FOLDER --out benchmarks/results/encoder_h100.json --plot encoder_h100.svg
 
 FOLDER holds vLLM and what it needs, for FlashAttention 3; without it the rest is timed. Attention alone, then all layers, over batches
 of 1, 8 and 16 inputs of up to 64 to 1024 tokens, lengths uniform from a fifth of that on; peers pad to the longest that may be, as the

@@ -33,10 +33,6 @@ class LayersTime:
     )  # torch.compile of a padded layer with torch's attention; None: failed or left out
     difference: float  # between our results and the unfused ones: the norm of it, over theirs
 
-    @property
-    def best_sdpa_ms(self) -> float:
-        return self.sdpa_ms if self.compiled_ms is None else min(self.sdpa_ms, self.compiled_ms)
-
 
 @dataclass(frozen=True, slots=True)
 class StageTime:

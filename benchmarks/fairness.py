@@ -1,6 +1,6 @@
 """What the owner of one key notices of the flood that another one sends.
 
-    python -m benchmarks.fairness --out benchmarks/results/fairness.json
+    python -m benchmarks.fairness --out benchmarks/results/fairness_cpu.json
 
 A quiet key's requests come as a Poisson process: alone, beside a flood of another key's, beside another key's long prompts,
 and, to compare, beside the same flood with no key told from the other. Tables for people; the last line is one JSON document.

@@ -144,7 +144,7 @@ def open_bench(shape: str, gpu_memory: int) -> Bench:
     share_cores()
     watcher, encode = Watcher(), msgspec.msgpack.Encoder().encode
 
-    def publish(client: int, emit: Emit) -> None:
+    def publish(_client: int, emit: Emit) -> None:
         encode(emit)
 
     with tempfile.TemporaryDirectory() as folder:

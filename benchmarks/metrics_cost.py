@@ -10,6 +10,7 @@ import itertools
 import json
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -151,26 +152,8 @@ def main(
         deployed(flags, Path(name) / "log") as server,
     ):
         loads = run(lambda: measure(server, streams, seconds, rounds))
-    quiet, scraped = ([load.throughput for load in loads if load.scraped is kind] for kind in (False, True))
-    server_token = mean(load.server_seconds for load in loads) * 1e6
-    figures = {
-        "us of a token in metrics": cost.token,
-        "us of a token in the server processes": server_token,
-        "us of a request in metrics": cost.request,
-        "us of a reading": cost.reading,
-        "us of a step in metrics": cost.step,
-        "% of the time between tokens": 100 * cost.token * mean(quiet) / 1e6,
-        "% of a second in one reading": cost.reading / 1e4,
-        "tokens a second, not scraped": mean(quiet),
-        "tokens a second, scraped every second": mean(scraped),
-        "standard deviation of a round": stdev(quiet),
-    }
-    table = Table(title="Cost of the metrics", title_justify="left")
-    table.add_column("what")
-    table.add_column("figure", justify="right")
-    for label, value in figures.items():
-        table.add_row(label, f"{value:.3g}")
-    Console(width=100).print(table)
+    figures = _figures(cost, loads)
+    Console(width=100).print(_table(figures))
     document = json.dumps(
         {
             "benchmark": "metrics_cost",
@@ -185,6 +168,32 @@ def main(
     if out is not None:
         out.write_text(document + "\n", encoding="utf-8")
     typer.echo(document)
+
+
+def _figures(cost: Cost, loads: Sequence[Load]) -> dict[str, float]:
+    quiet, scraped = ([load.throughput for load in loads if load.scraped is kind] for kind in (False, True))
+    server_token = mean(load.server_seconds for load in loads) * 1e6
+    return {
+        "us of a token in metrics": cost.token,
+        "us of a token in the server processes": server_token,
+        "us of a request in metrics": cost.request,
+        "us of a reading": cost.reading,
+        "us of a step in metrics": cost.step,
+        "% of the time between tokens": 100 * cost.token * mean(quiet) / 1e6,
+        "% of a second in one reading": cost.reading / 1e4,
+        "tokens a second, not scraped": mean(quiet),
+        "tokens a second, scraped every second": mean(scraped),
+        "standard deviation of a round": stdev(quiet),
+    }
+
+
+def _table(figures: Mapping[str, float]) -> Table:
+    table = Table(title="Cost of the metrics", title_justify="left")
+    table.add_column("what")
+    table.add_column("figure", justify="right")
+    for label, value in figures.items():
+        table.add_row(label, f"{value:.3g}")
+    return table
 
 
 if __name__ == "__main__":

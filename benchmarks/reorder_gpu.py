@@ -1,6 +1,6 @@
 """Closing the holes of finished rows on a GPU: the ordinary state of 256 rows, and ranges of contiguous keys and values.
 
-    python -m benchmarks.reorder_gpu --out benchmarks/results/reorder_gpu.json
+    python -m benchmarks.reorder_gpu --out benchmarks/results/reorder_h100.json
 
 A launch of a few microseconds is shorter than what two events see between them, so that many lie in one graph. A reorder clears the flags
 it finds: before each a kernel puts the state back, and a graph of that kernel alone is taken off. What is left is one kernel, and the

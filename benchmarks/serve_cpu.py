@@ -79,7 +79,9 @@ def main(
         if not quick:
             paths = Programs(llama_server_path, transformers_path, vllm_path)
             peers += _others(paths, gguf, dtypes.split(","), max(levels), scratch)
-        results, failures = _measure_all(peers, levels, 1 if quick else repeats, 1 if quick else 4, scratch)
+        if quick:
+            repeats = rounds = 1
+        results, failures = _measure_all(peers, levels, repeats, rounds, scratch)
     Console(width=100).print(_table(results))
     document = json.dumps(_document(gguf, results, failures))
     if out is not None:

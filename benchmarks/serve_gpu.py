@@ -110,7 +110,7 @@ def main(
     raise typer.Exit(1 if found.failures else 0)
 
 
-def _leave(signum: int, frame: FrameType | None) -> None:
+def _leave(signum: int, _frame: FrameType | None) -> None:
     """No server outlives this process."""
     sys.exit(128 + signum)
 
@@ -204,7 +204,7 @@ def _fail(found: Found, error: Exception) -> None:
 def limited(seconds: int, what: str) -> Iterator[None]:
     """Raises Cut in the middle of what takes longer."""
 
-    def cut(signum: int, frame: FrameType | None) -> None:
+    def cut(_signum: int, _frame: FrameType | None) -> None:
         raise Cut(f"{what} took longer than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, cut)

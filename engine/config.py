@@ -5,9 +5,12 @@ Facts learned while it is built (the number of blocks, the dtype) are arguments 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import msgspec
 
 Device = Literal["cpu", "cuda"]
+INPUTS_A_PLACE = 8  # inputs of an encoder that take the place of one request in the queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,18 @@ class EngineConfig:
     max_logprobs: int = 20
     deterministic: bool = False  # a request's tokens do not depend on the requests beside it; on a GPU. Then no prefix is shared
 
+    @property
+    def max_queued_inputs(self) -> int:
+        """Of an encoder, each of which is a request: those of a few HTTP requests find a place, whatever their owners leave free."""
+        return INPUTS_A_PLACE * self.max_queued_requests
+
+    @property
+    def max_queued_input_tokens(self) -> int:
+        return INPUTS_A_PLACE * self.max_queued_tokens
+
     def check(self) -> None:
-        """Raise ConfigError for the first value that is out of bounds."""
+        """Raise ConfigError for the first value that is not of its type or out of bounds."""
+        check_types(self)
         check_bounds(self, ENGINE_BOUNDS)
         if self.max_batch_tokens and self.max_requests > self.max_batch_tokens:
             accepted = f"1 to max_batch_tokens ({self.max_batch_tokens}), because every live request gets a token a step"
@@ -149,6 +162,23 @@ ENGINE_BOUNDS: Mapping[str, tuple[float, float]] = {
     "max_queue_seconds": (0, 1e9),
     "max_logprobs": (0, 1000),
 }
+
+
+def check_types(config: object) -> None:
+    """Raise ConfigError for the first field that holds something else than it says."""
+    for name, accepted in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        try:
+            msgspec.convert(value, accepted)
+        except msgspec.ValidationError:
+            raise ConfigError(name, value, describe_type(accepted)) from None
+
+
+def describe_type(accepted: object) -> str:
+    """For messages: a choice by its values, a type by its name."""
+    if get_origin(accepted) is Literal:
+        return ", ".join(map(str, get_args(accepted)))
+    return accepted.__name__ if type(accepted) is type else str(accepted)
 
 
 def check_bounds(config: object, bounds: Mapping[str, tuple[float, float]]) -> None:

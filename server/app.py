@@ -39,7 +39,7 @@ __all__ = ["AppContext", "create_app"]
 
 def create_app(context: AppContext) -> FastAPI:
     """All routes, and one shape for every error. The caller starts and closes the context's client."""
-    app = FastAPI(title="Tokenloom", version=context.version)
+    app = FastAPI(title="Tokenloom", version=context.version, redirect_slashes=False)
     app.add_middleware(Gate, access=context.access)
     if origins := context.config.server.cors_origin:
         app.add_middleware(

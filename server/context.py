@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from engine.checkpoint import EncoderConfig
 from engine.client.client import Answer, State, Stream
-from engine.request import Encode, EngineInfo, Submit
+from engine.request import Encode, EngineInfo, SamplingParams, Submit
 from server.access_log import AccessLog
 from server.admin.desk import AdminDesk
 from server.auth.access import Access
@@ -70,6 +70,7 @@ class AppContext:
     model: str  # the name it is served by
     created: int  # when the server started, seconds since 1970
     version: str
+    sampling: SamplingParams = SamplingParams()  # the model's own, for requests that do not say
     reading: Reading | None = None  # None: the model is a decoder
     access_log: AccessLog | None = None
     tracer: "RequestTracer | None" = None
@@ -97,8 +98,9 @@ class AppContext:
             max_model_len=info.max_model_len,
             vocab_size=self.tokenizer.vocab_size,
             max_logprobs=engine.max_logprobs,
-            max_choices=engine.max_queued_requests,
+            max_choices=engine.max_queued_inputs if self.reading else engine.max_queued_requests,
             has_priority=engine.policy == "priority",
+            sampling=self.sampling,
         )
 
 

@@ -115,6 +115,8 @@ def wait_seconds(retry_after: float) -> int:
 
 def shown(value: object, width: int = 80) -> str:
     """`value` as JSON for a message, cut to `width` characters."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     try:
         text = msgspec.json.encode(value).decode()
     except (TypeError, ValueError, RecursionError):

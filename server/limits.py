@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from engine.request import SamplingParams
 from server.errors import (
     ApiError,
     bad_request,
@@ -14,6 +15,7 @@ from server.errors import (
 )
 
 JSON_TYPE = "application/json"
+MAX_ENTRIES = 1 << 20  # of a field, over all requests that one body makes of it
 
 
 async def read_body(request: Request, max_body_bytes: int) -> bytes:
@@ -31,8 +33,7 @@ async def read_body(request: Request, max_body_bytes: int) -> bytes:
 def _check_headers(request: Request, max_body_bytes: int) -> None:
     content_type = request.headers.get("content-type", "")
     kind, _, parameters = content_type.partition(";")
-    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
-    if kind.strip().lower() != JSON_TYPE or charset not in ("", "utf-8", "utf8"):
+    if kind.strip().lower() != JSON_TYPE or not _is_utf8(parameters):
         raise _unsupported("Content-Type", content_type, f"{JSON_TYPE} in UTF-8")
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
@@ -42,6 +43,12 @@ def _check_headers(request: Request, max_body_bytes: int) -> None:
         raise body_too_large(max_body_bytes)
 
 
+def _is_utf8(parameters: str) -> bool:
+    """Of a content type; those besides the charset mean nothing for JSON."""
+    named = [parameter.strip().lower().partition("=") for parameter in parameters.split(";")]
+    return all(name != "charset" or value.strip('"') in ("utf-8", "utf8") for name, _, value in named)
+
+
 def _unsupported(header: str, value: str, accepted: str) -> ApiError:
     message = f"{header}: {shown(value)} is not supported; accepted: {accepted}"
     return ApiError(415, message, code="unsupported_media_type")
@@ -49,13 +56,14 @@ def _unsupported(header: str, value: str, accepted: str) -> ApiError:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the loaded model and the engine's settings allow."""
+    """What the loaded model and the engine's settings allow, and what they take where a request does not say."""
 
     max_model_len: int
     vocab_size: int
     max_logprobs: int
     max_choices: int  # requests that can be running and queued together
     has_priority: bool
+    sampling: SamplingParams = SamplingParams()  # as the model's makers recommend
 
     def check_token_ids(self, field: str, ids: Iterable[int]) -> None:
         """Raises ApiError (400) for an id that is not in the vocabulary."""
@@ -72,8 +80,15 @@ class Limits:
     def check_choices(self, num_prompts: int, num_choices: int) -> None:
         total = num_prompts * num_choices
         if total > self.max_choices:
-            message = f"n: {num_prompts} prompts with n={num_choices} make {total} requests"
-            raise bad_request(f"{message}; at most {self.max_choices} fit at once", "n", "invalid_value")
+            field = "prompt" if num_choices == 1 else "n"
+            message = f"{field}: {num_prompts} prompts with n={num_choices} make {total} requests"
+            raise bad_request(f"{message}; at most {self.max_choices} fit at once", field, "invalid_value")
+
+    def check_entries(self, field: str, num_entries: int, num_requests: int) -> None:
+        """Each request has a copy of the field."""
+        if num_entries * num_requests > MAX_ENTRIES:
+            message = f"{field}: {num_entries} entries in each of {num_requests} requests are too many"
+            raise bad_request(f"{message}; at most {MAX_ENTRIES} fit in all", field, "invalid_value")
 
     def check_inputs(self, field: str, count: int) -> None:
         if count > self.max_choices:

@@ -16,7 +16,8 @@ ERROR = "Error"
 TEXT: Json = {"text/plain": {"schema": {"type": "string"}}}
 EVENTS: Json = {"text/event-stream": {"schema": {"type": "string"}}}
 
-ANSWERS: Mapping[str, type[msgspec.Struct]] = {
+RANKED = encoded.Ranking | list[encoded.Rank]
+ANSWERS: Mapping[str, object] = {  # types
     "/v1/completions": answer.Completion,
     "/v1/chat/completions": answer.ChatCompletion,
     "/v1/models": answer.ModelList,
@@ -26,12 +27,14 @@ ANSWERS: Mapping[str, type[msgspec.Struct]] = {
     "/v1/embeddings": encoded.EmbeddingList,
     "/embeddings": encoded.EmbeddingList,
     "/pooling": encoded.PooledList,
-    "/v1/rerank": encoded.Ranking,
-    "/v2/rerank": encoded.Ranking,
-    "/rerank": encoded.Ranking,
+    "/embed": list[list[float]],
+    "/v1/rerank": RANKED,
+    "/v2/rerank": RANKED,
+    "/rerank": RANKED,
     "/v1/score": encoded.ScoreList,
     "/score": encoded.ScoreList,
     "/classify": encoded.ClassifiedList,
+    "/predict": list[encoded.Prediction | list[encoded.Prediction]],
     "/fill_mask": encoded.FilledList,
 }
 WORDS: Mapping[str, tuple[str, ...]] = {  # the texts of small answers

@@ -23,6 +23,7 @@ from engine.checkpoint.encoder import (
     Projection,
     Sentence,
     Sharing,
+    Similarity,
 )
 from engine.checkpoint.error import CheckpointError, fit_to_show
 from engine.checkpoint.open import open_checkpoint
@@ -48,6 +49,7 @@ __all__ = [
     "RopeScaling",
     "Sentence",
     "Sharing",
+    "Similarity",
     "SpecialTokens",
     "TokenizerFile",
     "YarnScaling",

@@ -9,7 +9,7 @@ from engine.checkpoint.encoder import EncoderConfig
 from engine.checkpoint.error import CheckpointError
 from engine.checkpoint.gguf import GgufFile
 from engine.checkpoint.tokenizer import GgufTokenizer, TokenizerFile
-from engine.request import Task
+from engine.request import SamplingParams, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Checkpoint:
     special: SpecialTokens
     chat_templates: Mapping[str, str] = field(default_factory=dict)  # by name: default, and perhaps tool_use
     gguf: GgufFile | None = None  # None: the path is a folder
+    sampling: SamplingParams = SamplingParams()  # for requests that do not say how tokens are picked
 
     @property
     def chat_template(self) -> str | None:

@@ -8,6 +8,7 @@ from engine.request import Task
 
 Activation = Literal["softmax", "sigmoid", "identity"]  # what makes scores of logits
 Nonlinearity = Literal["identity", "gelu", "gelu_tanh", "relu", "tanh"]
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 
@@ -71,6 +72,7 @@ class Sentence:
     pooling: tuple[Pooling, ...]  # more than one: their vectors side by side
     projections: tuple[Projection, ...] = ()
     normalize: bool = False
+    num_kept: int | None = None  # the first numbers of a vector; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class EncoderConfig:
     labels: tuple[str, ...] = ()  # of tasks classify and token_classify
     activation: Activation = "identity"
     mask_id: int | None = None  # of task fill_mask
+    similarity: Similarity = "cosine"  # of two embeddings
     prompts: Mapping[str, str] = field(default_factory=dict)  # by name: put before a text
     default_prompt_name: str | None = None
     matryoshka: bool = False  # vectors may be cut short (arXiv 2205.13147)
@@ -113,9 +116,10 @@ class EncoderConfig:
         """Size of an embedding."""
         if self.sentence is None:
             return self.hidden_size
+        size = self.hidden_size * len(self.sentence.pooling)
         if self.sentence.projections:
-            return self.sentence.projections[-1].num_outputs
-        return self.hidden_size * len(self.sentence.pooling)
+            size = self.sentence.projections[-1].num_outputs
+        return size if self.sentence.num_kept is None else min(size, self.sentence.num_kept)
 
 
 @dataclass(frozen=True, slots=True)

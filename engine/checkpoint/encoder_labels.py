@@ -10,6 +10,7 @@ _MAX_LABELS = 1 << 20
 _CROSS_ENCODER_ACTIVATIONS: dict[str, Activation] = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.modules.activation.Softmax": "softmax",
 }
 
 

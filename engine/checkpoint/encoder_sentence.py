@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.checkpoint.encoder import EncoderConfig, Nonlinearity, Pooling, Projection, Sentence
+from engine.checkpoint.encoder import EncoderConfig, Nonlinearity, Pooling, Projection, Sentence, Similarity
 from engine.checkpoint.error import CheckpointError
 from engine.checkpoint.fields import Fields
 from engine.checkpoint.json_file import read_json, read_optional, read_value
@@ -17,6 +17,8 @@ _POOLINGS: dict[str, Pooling] = {  # by the flags of older files; vectors side b
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+_SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "euclidean", "manhattan")
+_OWN = "config_sentence_transformers.json"
 _ACTIVATIONS: dict[str, Nonlinearity] = {
     "torch.nn.modules.activation.Tanh": "tanh",
     "torch.nn.modules.linear.Identity": "identity",
@@ -83,6 +85,9 @@ def _max_len(path: Path, present: bool) -> int | None:
     for file in sorted(path.glob("sentence_*_config.json")):  # sentence_bert_config.json, and older names
         fields = read_json(file)
         fields.only("do_lower_case", False)
+        fields.table("modality_config").table("text").only(
+            "method_output_name", "last_hidden_state", "logits"
+        )
         if fields.get("max_seq_length") is not None:
             return fields.integer("max_seq_length")
     tokenizer = read_optional(path / "tokenizer_config.json")
@@ -100,7 +105,9 @@ def read_sentence(path: Path, modules: Modules, hidden_size: int) -> Sentence:
     for folder in modules.folders("Dense"):
         projections.append(_projection(path, folder, size))
         size = projections[-1].num_outputs
-    return Sentence(pooling, tuple(projections), bool(modules.folders("Normalize")))
+    own = read_optional(path / _OWN)
+    num_kept = None if own.get("truncate_dim") is None else own.integer("truncate_dim")
+    return Sentence(pooling, tuple(projections), bool(modules.folders("Normalize")), num_kept)
 
 
 def _pooling(fields: Fields) -> tuple[Pooling, ...]:
@@ -132,8 +139,10 @@ def _projection(path: Path, folder: str, num_inputs: int) -> Projection:
 
 
 def read_prompts(path: Path, fields: Fields, config: EncoderConfig) -> EncoderConfig:
-    """The prompts a server may put before texts, and whether vectors may be cut short."""
-    own = read_optional(path / "config_sentence_transformers.json")
+    """The prompts a server may put before texts, how vectors are compared, and whether they may be cut short."""
+    own = read_optional(path / _OWN)
+    if config.task != "embed":
+        own.only("default_prompt_name", None)
     table = own.table("prompts")
     prompts = {name: table.text(name) for name in table.values if table.get(name) is not None}
     default = None if own.get("default_prompt_name") is None else own.text("default_prompt_name")
@@ -142,8 +151,21 @@ def read_prompts(path: Path, fields: Fields, config: EncoderConfig) -> EncoderCo
     dims = _dims(fields)
     matryoshka = bool(dims) or fields.flag("is_matryoshka", False)
     return replace(
-        config, prompts=prompts, default_prompt_name=default, matryoshka=matryoshka, matryoshka_dims=dims
+        config,
+        similarity=_similarity(own),
+        prompts=prompts,
+        default_prompt_name=default,
+        matryoshka=matryoshka,
+        matryoshka_dims=dims,
     )
+
+
+def _similarity(own: Fields) -> Similarity:
+    name = own.text("similarity_fn_name", "cosine")
+    for known in _SIMILARITIES:
+        if name == known:
+            return known
+    raise own.refuse("similarity_fn_name", name, "one of " + ", ".join(_SIMILARITIES))
 
 
 def _dims(fields: Fields) -> tuple[int, ...]:

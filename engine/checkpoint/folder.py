@@ -10,6 +10,7 @@ from engine.checkpoint.encoder_folder import find_encoder_family, read_encoder
 from engine.checkpoint.encoder_tokens import read_mask_token
 from engine.checkpoint.fields import Fields
 from engine.checkpoint.folder_rope import read_rope
+from engine.checkpoint.generation import read_generation
 from engine.checkpoint.geometry import check_geometry
 from engine.checkpoint.json_file import read_json, read_optional, read_text
 from engine.checkpoint.tokenizer import TokenizerFile
@@ -18,7 +19,8 @@ from engine.checkpoint.tokenizer import TokenizerFile
 def open_folder(path: Path) -> Checkpoint:
     """Code that a folder brings along (`auto_map`, *.py) is never run."""
     fields = read_json(path / "config.json")
-    special = _special(path, fields)
+    generation = read_optional(path / "generation_config.json")
+    special = _special(path, fields, generation)
     tokenizer = path / "tokenizer.json"
     encoder = find_encoder_family(fields)
     if encoder is not None:
@@ -30,6 +32,7 @@ def open_folder(path: Path) -> Checkpoint:
         tokenizer=TokenizerFile(tokenizer) if tokenizer.is_file() else None,
         special=special,
         chat_templates=_templates(path),
+        sampling=read_generation(generation),
     )
 
 
@@ -107,12 +110,9 @@ def _sliding_window(fields: Fields, family: Family) -> int:
     return fields.integer("sliding_window", family.window)
 
 
-def _special(path: Path, config: Fields) -> SpecialTokens:
+def _special(path: Path, config: Fields, generation: Fields) -> SpecialTokens:
     """Either file may name the tokens that end a request, so both count."""
-    generation, tokenizer = (
-        read_optional(path / "generation_config.json"),
-        read_optional(path / "tokenizer_config.json"),
-    )
+    tokenizer = read_optional(path / "tokenizer_config.json")
     eos_ids = (*config.token_ids("eos_token_id"), *generation.token_ids("eos_token_id"))
     return SpecialTokens(
         bos_id=config.token_id("bos_token_id"),

@@ -15,6 +15,7 @@ from engine.checkpoint.config import (
 )
 from engine.checkpoint.error import CheckpointError
 from engine.checkpoint.fields import Fields
+from engine.checkpoint.generation import read_gguf_generation
 from engine.checkpoint.geometry import check_geometry, stretched, yarn_attention_factor
 from engine.checkpoint.gguf import GgufFile, read_gguf
 from engine.checkpoint.tokenizer import GgufTokenizer
@@ -34,6 +35,7 @@ def open_gguf(path: Path, name: str) -> Checkpoint:
         special=special,
         chat_templates=_templates(file),
         gguf=file,
+        sampling=read_gguf_generation(fields),
     )
 
 

@@ -5,7 +5,7 @@ The one module of the engine that uses the server's text side (tokenizer, chat t
 
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import count
 from types import TracebackType
 from typing import Literal, Self
@@ -24,11 +24,14 @@ from engine.offline.prompts import find_prompt, role_prompt
 from engine.offline.scores import activate, classification, cosines
 from engine.offline.transcript import Transcript, gather
 from engine.offline.validate import (
+    Message,
     ModelLimits,
     check_input,
     check_prompt,
     check_sampling,
     check_stop_ids,
+    read_conversations,
+    read_ids,
     spread_params,
 )
 from engine.request import Abort, Encode, SamplingParams, Submit, Task
@@ -40,7 +43,6 @@ from server.text.stream import TextStream
 from server.text.truncation import Cut, TextInput
 
 Prompts = str | Sequence[str] | Sequence[Sequence[int]]
-Message = Mapping[str, object]
 
 
 class LLM:
@@ -108,20 +110,24 @@ class LLM:
         prompts: Prompts,
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         n: int = 1,
         ignore_eos: bool = False,
         progress: bool = True,
     ) -> list[RequestOutput]:
         """Answers to each prompt (text or token ids), in the prompts' order.
 
-        One `params` for all, or one a prompt. Any of the texts in `stop` ends an answer and is not shown.
+        One `params` for all, or one a prompt; None: as the model's makers recommend. Any of the texts in `stop` ends an
+        answer and is not shown.
         Raises ValueError for parameters and prompts the model cannot take, before anything is computed.
         """
         self._check_task("generate", "generate")
         bodies: list[str | Sequence[int]] = [prompts] if isinstance(prompts, str) else list(prompts)
-        ids = [tuple(self._tokenizer.encode(body) if isinstance(body, str) else body) for body in bodies]
-        each = spread_params(params, len(bodies))
+        ids = [
+            tuple(self._tokenizer.encode(body)) if isinstance(body, str) else read_ids(place, body)
+            for place, body in enumerate(bodies)
+        ]
+        each = spread_params(self._checkpoint.sampling if params is None else params, len(bodies))
         eos_ids = () if ignore_eos else self._tokenizer.special.eos_ids
         for place, (token_ids, wanted) in enumerate(zip(ids, each, strict=True)):
             check_sampling(wanted, self._limits)
@@ -135,7 +141,8 @@ class LLM:
             for token_ids, wanted in zip(ids, completed, strict=True)
             for index in range(n)
         ]
-        transcripts = self._generate(submits, stop, progress)
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        transcripts = self._generate(submits, stops, progress)
         return [gather(body, transcripts[place * n : (place + 1) * n]) for place, body in enumerate(bodies)]
 
     def chat(
@@ -143,14 +150,16 @@ class LLM:
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         n: int = 1,
         progress: bool = True,
     ) -> list[RequestOutput]:
         """Answers to one conversation, or to each of several: `[{"role": "user", "content": "Hi"}]`."""
         self._check_task("chat", "generate")
         assert self._template is not None, "every model that generates text has one"
-        texts = [self._template.render(chat, add_generation_prompt=True) for chat in _conversations(messages)]
+        texts = [
+            self._template.render(chat, add_generation_prompt=True) for chat in read_conversations(messages)
+        ]
         prompts = [self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
         outputs = self.generate(prompts, params, stop=stop, n=n, progress=progress)
         return [dataclasses.replace(output, prompt=text) for output, text in zip(outputs, texts, strict=True)]
@@ -202,7 +211,7 @@ class LLM:
 
     def close(self) -> None:
         """Free the model's memory and threads; nothing can be computed after it."""
-        self._local.engine.close()
+        self._local.close()
 
     def __enter__(self) -> Self:
         return self
@@ -283,8 +292,3 @@ class LLM:
                 lambda: bar.update(task, completed=encodings.num_ended, tokens=encodings.num_tokens),
             )
         return encodings.outputs()
-
-
-def _conversations(messages: Sequence[Message] | Sequence[Sequence[Message]]) -> list[list[Message]]:
-    one: list[Message] = [entry for entry in messages if isinstance(entry, Mapping)]
-    return [one] if one else [list(entry) for entry in messages if not isinstance(entry, Mapping)]

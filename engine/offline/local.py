@@ -5,6 +5,7 @@ from typing import Protocol
 
 from engine.config import EngineConfig
 from engine.loop.observer import SilentObserver
+from engine.offline.interrupts import HeldInterrupts
 from engine.process.environment import share_cores
 from engine.process.process import ModelRefused, load_model, make_engine
 from engine.request import Abort, Emit, Encode, Submit
@@ -29,6 +30,7 @@ class LocalEngine:
     def __init__(self, config: EngineConfig) -> None:
         """Raises ValueError for settings or a model that cannot be used."""
         self._publish: Callable[[Emit], None] = _discard
+        self._is_closed = False
         share_cores()
         try:
             loaded = load_model(config, StartupReport())
@@ -40,16 +42,28 @@ class LocalEngine:
     def run(
         self, messages: Sequence[Submit] | Sequence[Encode], reader: Reader, after_step: Callable[[], None]
     ) -> None:
-        """Computes until all have ended; interrupted, it leaves the engine empty."""
+        """Computes until all have ended; interrupted, between two steps, it leaves the engine empty.
+
+        Raises RuntimeError once it is closed.
+        """
+        if self._is_closed:
+            raise RuntimeError("this model was closed; nothing can be computed with it")
         self._publish = reader.on_emit
-        try:
-            for message in messages:
-                self.engine.submit(message, _CLIENT)
-            while self.engine.has_work:
-                self.engine.step()
-                after_step()
-        finally:
-            self._empty(reader.abort_rest("shutdown"))
+        with HeldInterrupts() as interrupts:
+            try:
+                for message in messages:
+                    self.engine.submit(message, _CLIENT)
+                while self.engine.has_work:
+                    self.engine.step()
+                    after_step()
+                    interrupts.let_through()
+            finally:
+                self._empty(reader.abort_rest("shutdown"))
+
+    def close(self) -> None:
+        """Free the model's memory and threads."""
+        self._is_closed = True
+        self.engine.close()
 
     def _empty(self, abort: Abort) -> None:
         self.engine.abort(abort)

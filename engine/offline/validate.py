@@ -1,11 +1,14 @@
-"""Checks of sampling parameters against a model, for those that enter without the HTTP schema."""
+"""Checks of prompts and sampling parameters, for those that enter without the HTTP schema."""
 
 import math
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.config import check_types
 from engine.request import MAX_STOP_IDS, SamplingParams
 
+Message = Mapping[str, object]
 INFINITY = math.inf
 BOUNDS: dict[str, tuple[float, float]] = {
     "max_tokens": (1, INFINITY),
@@ -77,17 +80,43 @@ def check_input(place: int, token_ids: Sequence[int], limits: ModelLimits) -> No
     _check_ids(f"input {place}", token_ids, limits)
 
 
-def spread_params(
-    params: SamplingParams | Sequence[SamplingParams] | None, count: int
-) -> list[SamplingParams]:
-    """One for each of `count` prompts; one for all is repeated. Raises ValueError for any other number."""
-    if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
-    if len(params) != count:
+def read_ids(place: int, body: object) -> tuple[int, ...]:
+    """The token ids of what is no text; numpy's and torch's integers too. Raises ValueError for anything else."""
+    try:
+        if isinstance(body, Iterable) and not isinstance(body, bytes):
+            return tuple(map(operator.index, body))
+    except TypeError:
+        pass
+    raise ValueError(f"prompt {place} is {body!r:.80}; accepted: a text, or a list of token ids")
+
+
+def read_conversations(messages: Sequence[Message] | Sequence[Sequence[Message]]) -> list[list[Message]]:
+    """One conversation, or several. Raises ValueError for what is neither."""
+    one = [entry for entry in messages if isinstance(entry, Mapping)]
+    several = [list(entry) for entry in messages if not isinstance(entry, Mapping | str)]
+    if len(several) == len(messages):
+        return several
+    if len(one) == len(messages):
+        return [one]
+    raise ValueError(
+        f"messages is {messages!r:.80}; accepted: [{{'role': 'user', 'content': 'Hi'}}], or a list of such lists"
+    )
+
+
+def spread_params(params: SamplingParams | Sequence[SamplingParams], count: int) -> list[SamplingParams]:
+    """One for each of `count` prompts; one for all is repeated. Raises ValueError for any other number or type."""
+    given = [params] if isinstance(params, SamplingParams) else list(params)
+    for entry in given:
+        if not isinstance(entry, SamplingParams):
+            raise ValueError(f"params is or has {entry!r:.80}; accepted: SamplingParams, one or one a prompt")
+        check_types(entry)
+    if isinstance(params, SamplingParams):
+        return given * count
+    if len(given) != count:
         raise ValueError(
-            f"params has {len(params)} entries for {count} prompts; accepted: one, or one a prompt"
+            f"params has {len(given)} entries for {count} prompts; accepted: one, or one a prompt"
         )
-    return list(params)
+    return given
 
 
 def _check_number(name: str, value: float, low: float, high: float) -> None:

@@ -29,7 +29,7 @@ class InputScheduler:
         self._max_inputs = config.max_requests
         self._max_batch_tokens = config.max_batch_tokens
         self._shares = Shares()
-        limits = config.max_queued_requests, config.max_queued_tokens
+        limits = config.max_queued_inputs, config.max_queued_input_tokens
         self.queue = WaitingQueue[InputRequest](*limits, self._shares)
         self._requests: dict[int, InputRequest] = {}  # waiting or in flight, by id
         self._in_flight: dict[int, InputRequest] = {}

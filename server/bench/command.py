@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from server.bench.options import Endpoint, Options, PromptKind
+from server.cli.base_url import base_url
 
 _TARGET, _LOAD, _PROMPTS, _OUTPUT = "Target", "Load", "Prompts and answers", "Output"
 _DEFAULT = Options()
@@ -40,7 +41,9 @@ def bench(
     ] = "{}",
     timeout: Annotated[
         float,
-        typer.Option(help="One request may take this long.", metavar="SECONDS", rich_help_panel=_TARGET),
+        typer.Option(
+            min=0.001, help="One request may take this long.", metavar="SECONDS", rich_help_panel=_TARGET
+        ),
     ] = _DEFAULT.timeout,
     new_connections: Annotated[
         bool,
@@ -169,7 +172,7 @@ def bench(
     with terminal.user_errors():
         terminal.check_output(save, plot)
         options = Options(
-            url=url.rstrip("/"),
+            url=base_url(url),
             model=model,
             endpoint=endpoint,
             num_requests=num_requests,

@@ -1,5 +1,6 @@
 """How long prompts and answers are: `62`, `uniform:16:512` or `lognormal:200:0.8:2048`."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +35,8 @@ def parse_lengths(text: str) -> Lengths:
     try:
         values = [float(number) for number in numbers]
     except ValueError:
+        values = []
+    if not all(map(math.isfinite, values)):
         values = []
     match kind, values:
         case "fixed", [length] if length >= 1:

@@ -20,8 +20,19 @@ def is_available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
+def check_format(path: Path) -> None:
+    """Raises ValueError for a path whose suffix says no format that can be drawn."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise ValueError(
+            f"--plot {path}: accepted is a name that ends in one of {', '.join(sorted(formats))}"
+        )
+
+
 def save_plot(records: Sequence[Record], title: str, path: Path) -> None:
-    """Write an image in the format of the path's suffix. Raises ValueError for an unknown format."""
+    """Write an image in the format of the path's suffix, one that `check_format` lets through."""
     from matplotlib.figure import Figure
 
     done = sorted((record for record in records if not record.error), key=lambda record: record.start)

@@ -121,6 +121,6 @@ def parse_limits(texts: Sequence[str]) -> dict[str, float]:
             limits[name] = float(number)
         except ValueError:
             name = ""
-        if name not in LIMITS:
+        if name not in LIMITS or not limits[name] > 0:
             raise ValueError(f"{text!r} is not a limit; accepted: ttft:MS, tpot:MS, e2el:MS")
     return limits

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from server.bench.load import Run
 from server.bench.measure import measure, run
 from server.bench.options import Options
-from server.bench.plot import HOW_TO_INSTALL, is_available, save_plot
+from server.bench.plot import HOW_TO_INSTALL, check_format, is_available, save_plot
 from server.bench.record import Record
 from server.bench.summary import Summary, summarise
 from server.bench.table import summary_tables
@@ -41,11 +41,11 @@ def run_in_terminal(options: Options, save: Path | None, plot: Path | None) -> i
         console.print(f"[red]{cause}[/red], the first of them: ", end="")
         console.print(detail, markup=False)
     text = document(options, summary)
+    typer.echo(text)
     if save is not None:
         save.write_text(text + "\n", encoding="utf-8")
     if plot is not None:
         save_plot(result.records, f"{options.url}: {summary.output_throughput:.0f} output tok/s", plot)
-    typer.echo(text)
     return 0 if summary.completed else 1
 
 
@@ -87,9 +87,13 @@ def check_output(save: Path | None, plot: Path | None) -> None:
     """Raises ValueError before the load for what would fail after it."""
     if plot is not None and not is_available():
         raise ValueError(HOW_TO_INSTALL)
+    if plot is not None:
+        check_format(plot)
     for path in (save, plot):
         if path is not None and not path.resolve().parent.is_dir():
             raise ValueError(f"{path}: there is no folder {path.resolve().parent}")
+        if path is not None and path.is_dir():
+            raise ValueError(f"{path} is a folder; accepted: a file's name")
 
 
 def parse_headers(texts: Sequence[str]) -> dict[str, str]:

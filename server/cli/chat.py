@@ -78,24 +78,22 @@ class Conversation:
         return ([{"role": "system", "content": self.system}] if self.system else []) + self.turns
 
     async def answer(self, text: str, write: Callable[[str], None]) -> None:
-        """Stream the answer to `text` into `write`; what was written is remembered, even if cut short."""
+        """Stream the answer to `text` into `write`; what was written is remembered, even if cut short, and what was not is not."""
         self.turns.append({"role": "user", "content": text})
         parts: list[str] = []
         try:
             async for part in self._stream():
                 parts.append(part)
                 write(part)
-        except (aiohttp.ClientError, ServerError):
-            if not parts:
-                self.turns.pop()
-            raise
         finally:
             if parts:
                 self.turns.append({"role": "assistant", "content": "".join(parts)})
+            else:  # many templates refuse two questions in a row
+                self.turns.pop()
 
     async def _stream(self) -> AsyncIterator[str]:
         start, first = time.perf_counter(), 0.0
-        self.num_tokens = 0
+        self.num_tokens, self.seconds, self.first_after = 0, 0.0, 0.0
         async for chunk in _chunks(self.settings, self.messages()):
             text = chunk.choices[0].delta.content if chunk.choices else None
             if text:
@@ -107,6 +105,8 @@ class Conversation:
                 self.num_tokens = chunk.usage.completion_tokens
 
     def speed(self) -> str:
+        if not self.num_tokens:
+            return "[no tokens]"
         rate = (
             f", {(self.num_tokens - 1) / self.seconds:.1f} tok/s"
             if self.num_tokens > 1 and self.seconds
@@ -138,7 +138,10 @@ async def _chunks(settings: Settings, messages: list[dict[str, str]]) -> AsyncIt
 
 
 def _checked(data: bytes) -> _Chunk:
-    chunk = msgspec.json.decode(data, type=_Chunk)
+    try:
+        chunk = msgspec.json.decode(data, type=_Chunk)
+    except msgspec.MsgspecError as error:
+        raise ServerError(f"not a chunk of a chat completion: {error}") from None
     if chunk.error is not None:
         raise ServerError(chunk.error.message)
     return chunk

@@ -157,10 +157,11 @@ def chat(
 
     Works in a pipe: [bold]echo 'What is 2 + 2?' | tokenloom chat[/bold]
     """
+    from server.cli.base_url import base_url
     from server.cli.chat import Settings, chat_in_terminal
 
     settings = Settings(
-        url=url.rstrip("/"),
+        url=base_url(url),
         model=model,
         system=system,
         temperature=temperature,

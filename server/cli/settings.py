@@ -8,11 +8,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar, get_type_hints
+from typing import Literal, TypeVar, get_origin, get_type_hints
 
 import msgspec
 
-from engine.config import ConfigError, EngineConfig, check_bounds
+from engine.config import ConfigError, EngineConfig, check_bounds, describe_type
 from server.auth.key_file import KeyFileError, keys_of
 from server.config import Config, ServerConfig
 from server.logs import FORMATS
@@ -171,6 +171,8 @@ def _convert(setting: Setting, name: str, accepted: type) -> object:
         return msgspec.convert(setting.value, accepted)
     except (msgspec.ValidationError, ValueError) as error:
         message = str(error)
+        if get_origin(accepted) is Literal:
+            message = f"accepted: {describe_type(accepted)}"
         raise SettingsError(
             f"{setting.origin} = {setting.value!r}: {message[:1].lower()}{message[1:]}"
         ) from None

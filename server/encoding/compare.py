@@ -8,10 +8,11 @@ from starlette.requests import Request
 from server.context import AppContext, Reading
 from server.encoding.encoding import encode
 from server.encoding.prepare import want_pairs, want_sides
-from server.encoding.values import activator, as_is, cosine
+from server.encoding.values import activator, as_is, similarity
 from server.encoding.wanted import Wanted
 from server.schema.rerank import RerankRequest
 from server.schema.score import ScoreRequest
+from server.text.truncation import TextInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,9 @@ async def compare(
     if reading.config.task == "embed":
         return await _by_embeddings(context, reading, http, request, sides)
     lefts = list(sides.left) * (len(sides.right) if len(sides.left) == 1 else 1)
-    pairs = list(zip(lefts, sides.right, strict=True))
+    pairs: list[TextInput] = list(zip(lefts, sides.right, strict=True))
     wanted = await want_pairs(context, reading, request, sides.names[1], pairs, sides.max_right)
-    activate = activator(reading.config, request.use_activation)
+    activate = activator(reading.config, request.activated)
     scores = await encode(context, http, wanted, lambda logits: float(activate(logits)[0]))
     return Compared(scores, wanted)
 
@@ -57,10 +58,12 @@ async def _by_embeddings(
     request: RerankRequest | ScoreRequest,
     sides: Sides,
 ) -> Compared:
-    """The cosine of the angle between two embeddings."""
+    """By how near two embeddings are, in the way the model was trained for."""
     both = (sides.left, sides.right)
     wanted = await want_sides(context, reading, request, sides.names, both, sides.max_right)
     vectors = await encode(context, http, wanted, as_is)
     lefts, rights = vectors[: len(sides.left)], vectors[len(sides.left) :]
     lefts *= len(rights) if len(lefts) == 1 else 1
-    return Compared([cosine(left, right) for left, right in zip(lefts, rights, strict=True)], wanted)
+    kind = reading.config.similarity
+    scores = [similarity(kind, left, right) for left, right in zip(lefts, rights, strict=True)]
+    return Compared(scores, wanted)

@@ -10,29 +10,34 @@ from server.limits import Limits
 from server.schema.encoding import EncodingRequest, InputRequest
 from server.schema.sampling import INT32_MAX
 from server.text.input_tokenizer import Encoded
-from server.text.truncation import Cut, Side, truncate
+from server.text.truncation import Cut, TextInput, truncate
 
 _QUERY, _DOCUMENT = ("query",), ("document", "passage", "corpus")  # prompts that models bring for them
 
 
 async def want_inputs(
-    context: AppContext, reading: Reading, request: InputRequest, prompt_name: str | None = None
+    context: AppContext,
+    reading: Reading,
+    request: InputRequest,
+    prompt_name: str | None = None,
+    field: str = "input",
 ) -> Wanted:
     """One input each. `prompt_name`: the model's prompt to put before texts; None: its default, if it has one.
 
     Raises ApiError: 400 for what the model cannot take, 503 when there is no engine.
     """
-    limits = _limits(context, request, "input", len(request.input))
+    limits = _limits(context, request, field, len(request.input))
     prompt = _prompt(reading, prompt_name)
     texts = [prompt + text for text in request.input if isinstance(text, str)]
     add_special_tokens = request.add_special_tokens is not False
     cut = _cut(request, limits)
-    with bad_text("input"):
+    with bad_text(field):
         read = iter(await reading.inputs.encode(texts, add_special_tokens, cut))
         inputs = [
-            next(read) if isinstance(text, str) else _given(reading, text, cut) for text in request.input
+            next(read) if isinstance(text, str) else _given(reading, text, cut, field)
+            for text in request.input
         ]
-    _check(limits, "input", inputs, "item {}".format)
+    _check(limits, field, inputs, "item {}".format)
     return _wanted(context, reading, request, inputs)
 
 
@@ -41,10 +46,10 @@ async def want_pairs(
     reading: Reading,
     request: EncodingRequest,
     field: str,
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[TextInput],
     max_last: int | None = None,
 ) -> Wanted:
-    """One input a pair. `field` has the second texts, which keep at most `max_last` tokens."""
+    """One input a pair, or a text alone. `field` has the second texts, which keep at most `max_last` tokens."""
     limits = _limits(context, request, field, len(pairs))
     with bad_text(field):
         inputs = await reading.inputs.encode(pairs, True, _cut(request, limits, max_last))
@@ -81,17 +86,16 @@ def _limits(context: AppContext, request: EncodingRequest, field: str, count: in
 
 
 def _cut(request: EncodingRequest, limits: Limits, max_last: int | None = None) -> Cut | None:
-    count = request.truncate_prompt_tokens
+    count = request.max_tokens
     if count is None and max_last is None:
         return None
-    side: Side = "left" if request.truncation_side == "left" else "right"
     max_tokens = INT32_MAX if count is None else limits.max_model_len if count == -1 else count
-    return Cut(max_tokens, side, max_last)
+    return Cut(max_tokens, request.cut_side, max_last)
 
 
-def _given(reading: Reading, token_ids: tuple[int, ...], cut: Cut | None) -> Encoded:
+def _given(reading: Reading, token_ids: tuple[int, ...], cut: Cut | None, field: str) -> Encoded:
     """Token ids are taken as they are: special ones are the caller's affair."""
-    reading.tokenizer.check_ids(token_ids, "input")
+    reading.tokenizer.check_ids(token_ids, field)
     kept = list(token_ids)
     return Encoded(kept if cut is None else truncate(kept, cut.max_tokens, cut.side), [])
 
@@ -107,7 +111,9 @@ def _prompt(reading: Reading, name: str | None) -> str:
         return prompts.get(default, "") if default is not None else ""
     if name not in prompts:
         known = ", ".join(sorted(prompts)) or "none, for this model"
-        raise bad_request(f"prompt_name: {shown(name)} is unknown; accepted: {known}", "prompt_name")
+        raise bad_request(
+            f"prompt_name: {shown(name)} is unknown; accepted: {known}", "prompt_name", "invalid_value"
+        )
     return prompts[name]
 
 

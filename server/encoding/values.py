@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from engine.checkpoint import Activation, EncoderConfig
+from engine.checkpoint import Activation, EncoderConfig, Similarity
 from server.errors import bad_request
 from server.schema.encoded import Written
 from server.schema.encoding import EncodingFormat
@@ -53,9 +53,17 @@ def normalize(values: Values) -> Values:
     return values / np.float32(norm) if norm else values
 
 
-def cosine(left: Values, right: Values) -> float:
-    """From -1 to 1; 0 where one of them is zero."""
-    return float(np.dot(normalize(left), normalize(right)))
+def similarity(kind: Similarity, left: Values, right: Values) -> float:
+    """More is nearer. A cosine is from -1 to 1, and 0 where a vector is zero; distances are below 0."""
+    match kind:
+        case "cosine":
+            return float(np.dot(normalize(left), normalize(right)))
+        case "dot":
+            return float(np.dot(left, right))
+        case "euclidean":
+            return -float(np.linalg.norm(left - right))
+        case "manhattan":
+            return -float(np.abs(left - right).sum())
 
 
 def activate(logits: Values, activation: Activation) -> Values:

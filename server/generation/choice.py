@@ -39,6 +39,7 @@ class Choice:
         prompt: Prompt,
         options: TextOptions,
         tokenizer: Tokenizer,
+        stops: StopStrings,
         stream: Stream,
         timer: RequestTimer,
     ) -> None:
@@ -50,7 +51,7 @@ class Choice:
         self._timer = timer
         self._shown = TextStream(
             Detokenizer(tokenizer, prompt.token_ids, options.skip_special_tokens),
-            StopStrings(options.stop, options.include_stop),
+            stops,
             min_tokens=prompt.sampling.min_tokens,
             show_stop_token=options.include_stop,
             start=len(prompt.echo),

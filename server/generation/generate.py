@@ -13,6 +13,7 @@ from server.generation.wanted import Wanted
 from server.metrics.request_timer import RequestTimer
 from server.metrics.work import Work, lives_together
 from server.schema.answer import PromptDetails, Usage
+from server.text.stop import StopStrings
 
 WAITING_PIECES = 64  # that several choices may have ready before a slow reader holds them up
 
@@ -26,11 +27,13 @@ class Generation:
         self._metrics = context.metrics
         self.choices: list[Choice] = []
         self._timers: list[RequestTimer] = []
+        stops = StopStrings(wanted.text.stop, wanted.text.include_stop)
         for index, (prompt, submit) in enumerate(wanted.submits(context.client.next_id)):
             timer = context.metrics.track(len(prompt.token_ids), prompt.sampling, wanted.num_choices)
             self._timers.append(timer)
             stream = context.client.submit(submit)
-            self.choices.append(Choice(index, prompt, wanted.text, context.tokenizer, stream, timer))
+            choice = Choice(index, prompt, wanted.text, context.tokenizer, stops.anew(), stream, timer)
+            self.choices.append(choice)
 
     async def accepted(self) -> None:
         """Returns once the engine has queued every choice. Raises what `ENGINE_FAULTS` names."""

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
+from engine.request import SamplingParams
 from server.context import AppContext
 from server.errors import bad_request
-from server.generation.sampling import sampling_params
+from server.generation.sampling import prompt_params, sampling_params
 from server.generation.wanted import WHOLE, Prompt, TextOptions, Wanted
 from server.limits import Limits
 from server.schema.chat import ChatRequest
@@ -23,6 +24,7 @@ from server.text.truncation import truncate
 
 DEFAULT_COMPLETION_TOKENS = 16
 QUICK_SECONDS = 0.02  # a template may hold up the event loop
+QUICK_PARTS = 500  # messages, or parts of them, that are rendered there
 
 
 async def want_completion(context: AppContext, request: CompletionRequest) -> Wanted:
@@ -33,8 +35,9 @@ async def want_completion(context: AppContext, request: CompletionRequest) -> Wa
     limits.check_logprobs("prompt_logprobs", request.prompt_logprobs)
     with bad_text("prompt"):
         encoded = await asyncio.gather(*(_encode(context, request, prompt) for prompt in request.prompt))
+    shared = sampling_params(request, limits, context.tokenizer, len(request.prompt))
     prompts = [
-        _completion_prompt(context.tokenizer, limits, request, prompt, ids)
+        _completion_prompt(context.tokenizer, limits, request, shared, prompt, ids)
         for prompt, ids in zip(request.prompt, encoded, strict=True)
     ]
     return _wanted(context, request, prompts, drops_output=request.max_tokens == 0)
@@ -57,11 +60,9 @@ async def want_chat(context: AppContext, request: ChatRequest) -> Wanted:
             template_kwargs=request.chat_template_kwargs,
         )
         ids = await context.encoder.encode(text, bool(request.add_special_tokens))
-    ids = _cut(request, limits, ids, request.limit or 1)
-    sampling = sampling_params(
-        request,
-        limits,
-        context.tokenizer,
+    ids = _cut(request, limits, ids, request.limit or 1, context.tokenizer.first_id)
+    sampling = prompt_params(
+        sampling_params(request, limits, context.tokenizer, 1),
         max_tokens=limits.room("messages", len(ids), request.limit, None),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         prompt_logprobs=request.prompt_logprobs,
@@ -103,11 +104,14 @@ async def render_chat(
     async def render(
         tools: list[dict[str, object]] | None, documents: Sequence[dict[str, str]] | None
     ) -> str:
+        if num_parts > QUICK_PARTS:
+            return await asyncio.to_thread(render_within, None, tools, documents)
         try:
             return render_within(QUICK_SECONDS, tools, documents)
         except TooSlow:
             return await asyncio.to_thread(render_within, None, tools, documents)
 
+    num_parts = sum(len(m.content) if isinstance(m.content, list) else 1 for m in messages)
     described = [tool.model_dump(exclude_unset=True) for tool in tools] if tools else None
     text = await render(described, documents)
     if described and await render(None, documents) == text:
@@ -134,16 +138,20 @@ async def _encode(context: AppContext, request: CompletionRequest, prompt: Promp
 
 
 def _completion_prompt(
-    tokenizer: Tokenizer, limits: Limits, request: CompletionRequest, prompt: PromptField, ids: list[int]
+    tokenizer: Tokenizer,
+    limits: Limits,
+    request: CompletionRequest,
+    shared: SamplingParams,
+    prompt: PromptField,
+    ids: list[int],
 ) -> Prompt:
     asked = 1 if request.max_tokens == 0 else request.max_tokens
-    kept = _cut(request, limits, ids, asked or DEFAULT_COMPLETION_TOKENS)
+    first_id = tokenizer.first_id if isinstance(prompt, str) else None
+    kept = _cut(request, limits, ids, asked or DEFAULT_COMPLETION_TOKENS, first_id)
     echoes_logprobs = bool(request.echo) and request.logprobs is not None
     wanted = (request.logprobs if echoes_logprobs else None, request.prompt_logprobs)
-    sampling = sampling_params(
-        request,
-        limits,
-        tokenizer,
+    sampling = prompt_params(
+        shared,
         max_tokens=limits.room("prompt", len(kept), asked, DEFAULT_COMPLETION_TOKENS),
         logprobs=None if request.max_tokens == 0 else request.logprobs,
         prompt_logprobs=max((count for count in wanted if count is not None), default=None),
@@ -156,14 +164,20 @@ def _completion_prompt(
     return Prompt(tuple(kept), sampling, text, tuple(echo.offsets) if echoes_logprobs else ())
 
 
-def _cut(request: SamplingRequest, limits: Limits, ids: list[int], reserve: int) -> list[int]:
-    """The prompt within truncate_prompt_tokens; -1 keeps what leaves room for `reserve` tokens."""
+def _cut(
+    request: SamplingRequest, limits: Limits, ids: list[int], reserve: int, first_id: int | None
+) -> list[int]:
+    """The prompt within truncate_prompt_tokens; -1 keeps what leaves room for `reserve` tokens.
+
+    Where it begins with `first_id`, that stays.
+    """
     if request.truncate_prompt_tokens is None:
         return ids
     fits = max(1, limits.max_model_len - reserve)
     count = fits if request.truncate_prompt_tokens == -1 else request.truncate_prompt_tokens
     side: Literal["left", "right"] = "right" if request.truncation_side == "right" else "left"
-    return truncate(ids, count, side)
+    kept = truncate(ids, count, side)
+    return [*ids[:1], *kept[1:]] if ids[:1] == [first_id] else kept
 
 
 def _last_words(request: ChatRequest) -> str:

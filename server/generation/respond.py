@@ -1,6 +1,6 @@
 """From an understood request to the response, whole or as a stream, as long as its client is there."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
@@ -54,7 +54,7 @@ def body_schema(model: type[RequestModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def json_response(answer: msgspec.Struct) -> Response:
+def json_response(answer: msgspec.Struct | Sequence[object]) -> Response:
     return Response(msgspec.json.encode(answer), media_type="application/json")
 
 

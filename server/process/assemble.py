@@ -1,5 +1,6 @@
 """Puts one server process's application together: the model's text side, the metrics, the routes."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.client.client import EngineClient
+from engine.request import SamplingParams
 from server.access_log import AccessLog
 from server.admin.commands import Command
 from server.admin.desk import AdminDesk
@@ -29,6 +31,8 @@ from server.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from server.tracing.tracer import RequestTracer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ def assemble(config: Config, client: EngineClient, here: Here, ask: Callable[[in
     checkpoint = open_checkpoint(config.engine.model)
     tokenizer = load_tokenizer(checkpoint)
     model = config.server.served_model_name or checkpoint.name
+    if here.index == 0 and checkpoint.sampling != SamplingParams():
+        logger.info("where a request does not say, the model's own holds: %s", checkpoint.sampling)
     metrics = ServerMetrics(model, here.directory, here.name)
     hosts = Hosts(config.server.allowed_hosts.split(","))
     access, desk = Access(here.keys, Ledger(here.directory, here.index), hosts), AdminDesk(ask)
@@ -76,6 +82,7 @@ def assemble(config: Config, client: EngineClient, here: Here, ask: Callable[[in
         model=model,
         created=int(here.began),
         version=version("tokenloom"),
+        sampling=checkpoint.sampling,
         reading=read_by(checkpoint, tokenizer),
         access_log=AccessLog() if config.server.access_log else None,
         tracer=make_tracer(config.server.otlp_endpoint, model, here.name),

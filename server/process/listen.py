@@ -4,7 +4,6 @@ import ipaddress
 import socket
 import sys
 
-BACKLOG = 2048
 # Bytes that the kernel holds for a client beyond what is under way to it. By itself it holds megabytes for each client that
 # does not read, and it is long before such a client is noticed.
 MAX_UNSENT = 32768
@@ -14,7 +13,7 @@ def bind_sockets(host: str, port: int, count: int) -> list[socket.socket]:
     """One socket a server process, all on one port; port 0 picks a free one.
 
     On Linux the kernel spreads connections over them (SO_REUSEPORT); elsewhere all accept from one socket.
-    Raises OSError if the address is taken.
+    Raises OSError if the address is taken or there is none of that name.
     """
     family, address = _resolve(host, port)
     probe = _bind(family, address, reuse_port=False)
@@ -41,7 +40,10 @@ def is_loopback(sock: socket.socket) -> bool:
 
 
 def _resolve(host: str, port: int) -> tuple[int, tuple[str, int]]:
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError as error:  # a part of the name is empty or too long
+        raise OSError(f"not a host's name: {error}") from error
     family, _, _, _, address = found[0]
     return family, address  # type: ignore[return-value]
 

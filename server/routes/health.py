@@ -10,17 +10,20 @@ from server.errors import unavailable
 def health_routes(context: AppContext) -> APIRouter:
     router = APIRouter()
 
+    @router.head("/health/live", include_in_schema=False)
     @router.get("/health/live")
     async def live() -> Response:
         """This server process answers. A failure means: restart it."""
         return JSONResponse({"status": "live"})
 
+    @router.head("/health/ready", include_in_schema=False)
     @router.get("/health/ready")
     async def ready() -> Response:
         """The engine takes requests. A failure means: send none now."""
         context.engine_info()
         return JSONResponse({"status": "ready"})
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health")
     async def health() -> Response:
         """The engine is there, and does steps when there is work."""

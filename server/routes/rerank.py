@@ -1,5 +1,7 @@
 """POST /v1/rerank."""
 
+from collections.abc import Iterator
+
 from fastapi import APIRouter
 from msgspec import UNSET
 from starlette.requests import Request
@@ -9,7 +11,7 @@ from server.context import AppContext, Reading
 from server.encoding.compare import Sides, compare
 from server.encoding.respond import add_posts, head
 from server.generation.respond import json_response, receive
-from server.schema.encoded import Document, Ranked, Ranking
+from server.schema.encoded import Document, Rank, Ranked, Ranking
 from server.schema.rerank import RerankRequest
 
 PATHS = ("/v1/rerank", "/rerank", "/v2/rerank")
@@ -22,8 +24,11 @@ def rerank_routes(context: AppContext, reading: Reading) -> APIRouter:
         """Documents, the most relevant to a query first."""
         request = await receive(context, http, RerankRequest)
         context.check_model(request.model)
-        sides = Sides(("query", "documents"), (request.query,), request.documents, request.max_tokens_per_doc)
+        names = ("query", "documents" if request.texts is None else "texts")
+        sides = Sides(names, (request.query,), request.ranked, request.max_tokens_per_doc)
         compared = await compare(context, reading, http, request, sides)
+        if request.texts is not None:
+            return json_response(_bare(request, compared.scores))
         top = head(context, http, request, "rerank", compared.wanted)
         results = _ranked(request, compared.scores)
         return json_response(Ranking(id=top.id, model=top.model, usage=top.usage, results=results))
@@ -32,14 +37,25 @@ def rerank_routes(context: AppContext, reading: Reading) -> APIRouter:
     return router
 
 
-def _ranked(request: RerankRequest, scores: list[float]) -> list[Ranked]:
-    """Equal ones stay in the order they came in."""
+def _places(request: RerankRequest, scores: list[float]) -> Iterator[int]:
+    """The best first. Equal ones stay in the order they came in."""
     places = sorted(range(len(scores)), key=lambda place: -scores[place])
+    return iter(places[: request.top_n or None])
+
+
+def _ranked(request: RerankRequest, scores: list[float]) -> list[Ranked]:
     return [
         Ranked(
             index=place,
-            document=UNSET if request.return_documents is False else Document(request.documents[place]),
+            document=UNSET if request.return_documents is False else Document(request.ranked[place]),
             relevance_score=scores[place],
         )
-        for place in places[: request.top_n or None]
+        for place in _places(request, scores)
+    ]
+
+
+def _bare(request: RerankRequest, scores: list[float]) -> list[Rank]:
+    return [
+        Rank(index=place, score=scores[place], text=request.ranked[place] if request.return_text else UNSET)
+        for place in _places(request, scores)
     ]

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from server.context import AppContext, Reading
 from server.encoding.abilities import WORDS, Ability, abilities
 from server.errors import ApiError
-from server.routes import classify, embeddings, fill_mask, pooling, rerank, score
+from server.routes import classify, embed, embeddings, fill_mask, pooling, predict, rerank, score
 from server.routes.chat import chat_routes
 from server.routes.completions import completion_routes
 
@@ -28,9 +28,11 @@ class EncoderService:
 
 ENCODER_SERVICES = (
     EncoderService("embed", embeddings.PATHS, embeddings.embedding_routes),
+    EncoderService("embed", embed.PATHS, embed.embed_routes),
     EncoderService("compare", rerank.PATHS, rerank.rerank_routes),
     EncoderService("compare", score.PATHS, score.score_routes),
     EncoderService("classify", classify.PATHS, classify.classify_routes),
+    EncoderService("classify", predict.PATHS, predict.predict_routes),
     EncoderService("pool", pooling.PATHS, pooling.pooling_routes),
     EncoderService("fill_mask", fill_mask.PATHS, fill_mask.fill_mask_routes),
 )

@@ -1,5 +1,7 @@
 """POST /tokenize and POST /detokenize."""
 
+import asyncio
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,7 +22,7 @@ def token_routes(context: AppContext) -> APIRouter:
         request = await receive(context, http, TokenizeRequest)
         context.check_model(request.model)
         ids = await _encode(context, request)
-        pieces = [context.tokenizer.token_piece(i) for i in ids] if request.return_token_strs else None
+        pieces = await asyncio.to_thread(_pieces, context, ids) if request.return_token_strs else None
         max_model_len = context.engine_info().max_model_len
         return json_response(
             Tokens(count=len(ids), max_model_len=max_model_len, tokens=ids, token_strs=pieces)
@@ -32,10 +34,18 @@ def token_routes(context: AppContext) -> APIRouter:
         request = await receive(context, http, DetokenizeRequest)
         context.check_model(request.model)
         with bad_text("tokens"):
-            context.tokenizer.check_ids(request.tokens, "tokens")
-            return json_response(Text(prompt=context.tokenizer.decode(request.tokens, False)))
+            return json_response(Text(prompt=await asyncio.to_thread(_decode, context, request.tokens)))
 
     return router
+
+
+def _pieces(context: AppContext, ids: list[int]) -> list[str]:
+    return [context.tokenizer.token_piece(token_id) for token_id in ids]
+
+
+def _decode(context: AppContext, ids: list[int]) -> str:
+    context.tokenizer.check_ids(ids, "tokens")
+    return context.tokenizer.decode(ids, skip_special_tokens=False)
 
 
 async def _encode(context: AppContext, request: TokenizeRequest) -> list[int]:

@@ -21,10 +21,9 @@ class ChatRequest(SamplingRequest):
     top_logprobs: Annotated[int | None, Field(ge=0)] = None
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None
-    parallel_tool_calls: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    documents: list[dict[str, str]] | None = None
+    documents: Annotated[list[dict[str, str]], Field(fail_fast=True)] | None = None
     chat_template_kwargs: dict[str, object] | None = None
 
     @model_validator(mode="after")

@@ -56,6 +56,14 @@ class Ranked(Struct, frozen=True, kw_only=True):
     relevance_score: float
 
 
+class Rank(Struct, frozen=True, kw_only=True):
+    """As text-embeddings-inference has it: the answer is a list of them."""
+
+    index: int
+    score: float
+    text: str | UnsetType = UNSET
+
+
 class Ranking(Struct, frozen=True, kw_only=True):
     """The answer of POST /v1/rerank; the best comes first."""
 
@@ -98,6 +106,13 @@ class ClassifiedList(Struct, frozen=True, kw_only=True):
     model: str
     data: list[Classified]
     usage: InputUsage
+
+
+class Prediction(Struct, frozen=True, kw_only=True):
+    """The answer of POST /predict has a list of them, the likeliest first, for each input."""
+
+    score: float
+    label: str
 
 
 class Filling(Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ MAX_INPUTS = 2048
 TRUNCATE = "tokens that are kept of an input, special ones included; -1: what the model takes"
 
 EncodingFormat = Literal["float", "base64"]
+Side = Literal["left", "right"]
 
 
 def check_inputs(value: object) -> tuple[Prompt, ...]:
@@ -73,9 +74,7 @@ class EncodingRequest(RequestModel):
 
     model: str | None = None
     truncate_prompt_tokens: Annotated[int | None, Field(ge=-1, le=INT32_MAX, description=TRUNCATE)] = None
-    truncation_side: Annotated[
-        Literal["left", "right"] | None, Field(description="which is cut off; default right")
-    ] = None
+    truncation_side: Annotated[Side | None, Field(description="which is cut off; default right")] = None
     priority: Annotated[int | None, Field(ge=-INT32_MAX, le=INT32_MAX, description="lower runs sooner")] = (
         None
     )
@@ -90,6 +89,42 @@ class EncodingRequest(RequestModel):
         if self.truncation_side is not None and self.truncate_prompt_tokens is None:
             raise FieldError("truncation_side", "only accepted with truncate_prompt_tokens")
         return self
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Of an input: what is more is cut off; -1: what the model takes; None: nothing is cut off."""
+        return self.truncate_prompt_tokens
+
+    @property
+    def cut_side(self) -> Side:
+        return self.truncation_side or "right"
+
+
+class TruncatedRequest(EncodingRequest):
+    """As text-embeddings-inference asks for it, too."""
+
+    truncate: Annotated[bool | None, Field(description="true: as truncate_prompt_tokens -1")] = None
+    truncation_direction: Annotated[
+        Literal["left", "right", "Left", "Right"] | None, Field(description="as truncation_side")
+    ] = None
+
+    @model_validator(mode="after")
+    def check_truncate(self) -> "TruncatedRequest":
+        if self.truncate is not None and self.truncate_prompt_tokens is not None:
+            raise FieldError("truncate", "not accepted with truncate_prompt_tokens")
+        if self.truncation_direction is not None and self.truncation_side is not None:
+            raise FieldError("truncation_direction", "not accepted with truncation_side")
+        return self
+
+    @property
+    def max_tokens(self) -> int | None:
+        return -1 if self.truncate else self.truncate_prompt_tokens
+
+    @property
+    def cut_side(self) -> Side:
+        if self.truncation_direction is not None:
+            return "left" if self.truncation_direction in ("left", "Left") else "right"
+        return self.truncation_side or "right"
 
 
 class InputRequest(EncodingRequest):

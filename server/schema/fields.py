@@ -9,7 +9,9 @@ from server.errors import shown
 
 MAX_PROMPTS = 1024
 MAX_STOP_STRINGS = 4
+MAX_STOP_CHARS = 256
 MAX_BAD_WORDS = 128
+MAX_WORD_CHARS = 128
 INT64 = 2**63
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -63,7 +65,7 @@ def _check_ids(where: str, value: list[object]) -> tuple[int, ...]:
 
 
 def check_stop(value: object) -> tuple[str, ...]:
-    """A stop string or up to four, none of them empty."""
+    """A stop string or up to four, none of them empty or long."""
     stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
         raise ValueError(f"must be a string or a list of strings; got {shown(value)}")
@@ -71,6 +73,9 @@ def check_stop(value: object) -> tuple[str, ...]:
         raise ValueError(f"has {len(stops)} strings; at most {MAX_STOP_STRINGS} are accepted")
     if "" in stops:
         raise ValueError("must not hold an empty string")
+    longest = max(map(len, stops), default=0)
+    if longest > MAX_STOP_CHARS:
+        raise ValueError(f"has a string of {longest} characters; at most {MAX_STOP_CHARS} are accepted")
     return tuple(stops)
 
 
@@ -105,6 +110,11 @@ def check_content(value: object) -> Content:
 def check_bad_words(words: list[str]) -> list[str]:
     if any(not word.strip() for word in words):
         raise ValueError("must not hold an empty word")
+    for place, word in enumerate(words):
+        if len(word) > MAX_WORD_CHARS:
+            raise ValueError(
+                f"item {place} has {len(word)} characters; at most {MAX_WORD_CHARS} are accepted"
+            )
     return words
 
 
@@ -112,8 +122,8 @@ def check_text_format(value: object) -> dict[str, str]:
     """Only `{"type": "text"}`: grammars and schemas are not supported."""
     if value == {"type": "text"}:
         return {"type": "text"}
-    kind = value.get("type") if isinstance(value, dict) else value
-    raise ValueError(f'{shown(kind)} is not supported; only {{"type": "text"}} is accepted')
+    message = f"{shown(value)} is not supported: answers follow no grammar or schema"
+    raise ValueError(f'{message}; accepted: null or {{"type": "text"}}')
 
 
 def check_tool_choice(value: object) -> str:
@@ -132,7 +142,7 @@ def check_request_id(value: str) -> str:
 _ids = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 _texts = {"type": "array", "items": {"type": "string"}}
 _some = {"minItems": 1}
-_stop = {"type": "string", "minLength": 1}
+_stop = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARS}
 
 Prompts = Annotated[
     tuple[Prompt, ...],
@@ -173,8 +183,10 @@ MessageContent = Annotated[
 ToolChoice = Annotated[
     str, PlainValidator(check_tool_choice), WithJsonSchema({"type": "string", "enum": ["none", "auto"]})
 ]
-TokenIds = list[Annotated[int, Field(ge=0)]]
-BadWords = Annotated[list[str], Field(max_length=MAX_BAD_WORDS), AfterValidator(check_bad_words)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)]
+BadWords = Annotated[
+    list[str], Field(max_length=MAX_BAD_WORDS, fail_fast=True), AfterValidator(check_bad_words)
+]
 RequestId = Annotated[
     str,
     AfterValidator(check_request_id),

@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from server.schema.fields import FieldError, MessageContent
 from server.schema.parse import RequestModel
 
+MAX_MESSAGES = 16384
+MAX_TOOLS = 1024
+
 
 class FunctionCall(RequestModel):
     name: str
@@ -28,7 +31,7 @@ class Message(RequestModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: MessageContent | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
     tool_call_id: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
@@ -68,5 +71,5 @@ class Tool(RequestModel):
     function: Function
 
 
-Messages = Annotated[list[Message], Field(min_length=1)]
-Tools = Annotated[list[Tool], Field(min_length=1)]
+Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+Tools = Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)]

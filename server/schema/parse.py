@@ -11,6 +11,8 @@ from server.schema.fields import FieldError
 from server.schema.refused import drop_refused
 
 MAX_REPORTED = 3
+MAX_FAULTS = 100  # of more it takes too long to tell the first
+MAX_NAME = 80  # characters of a field's name that an error repeats
 
 
 class RequestModel(BaseModel):
@@ -46,6 +48,8 @@ def parse_object(body: bytes) -> dict[str, object]:
 
 
 def _explain(model: type[RequestModel], error: ValidationError) -> ApiError:
+    if error.error_count() > MAX_FAULTS:
+        return bad_request(f"the request has {error.error_count()} faults", code="invalid_value")
     faults = error.errors(include_url=False)
     messages = [_message(model, fault) for fault in faults[:MAX_REPORTED]]
     if len(faults) > MAX_REPORTED:
@@ -73,10 +77,15 @@ def _message(model: type[RequestModel], fault: ErrorDetails) -> str:
 def _field(fault: ErrorDetails) -> str:
     path, error = "", fault.get("ctx", {}).get("error")
     for part in (*fault["loc"], error.field) if isinstance(error, FieldError) else fault["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+        path += f"[{part}]" if isinstance(part, int) else f".{_short(part)}" if path else _short(part)
     return path
 
 
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 3] + "..."
+
+
 def _suggest(name: str, model: type[RequestModel]) -> str:
-    close = get_close_matches(name, model.model_fields)
+    known = [field.alias or own for own, field in model.model_fields.items()]
+    close = get_close_matches(name, known)
     return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -51,6 +51,7 @@ REFUSED: dict[str, Refused] = {
     "modalities": Refused(NO_MEDIA, (["text"],)),
     "prediction": Refused("predicted outputs are not supported"),
     "web_search_options": Refused("the server does not search the web"),
+    "parallel_tool_calls": Refused("calls come back as the model writes them, one or several", (True,)),
     "functions": Refused("functions are deprecated; use tools"),
     "function_call": Refused("function_call is deprecated; use tool_choice", ("none", "auto")),
     "verbosity": Refused("ask for it in the messages", ("medium",)),

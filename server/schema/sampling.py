@@ -26,7 +26,9 @@ class SamplingRequest(RequestModel):
 
     model: str | None = None
     n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None
-    temperature: Annotated[float | None, Field(ge=0, le=2, description="0 is greedy; default 1")] = None
+    temperature: Annotated[
+        float | None, Field(ge=0, le=2, description="0 is greedy; default: the model's own, or 1")
+    ] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     top_k: Annotated[int | None, Field(ge=-1, le=INT32_MAX, description="0 and -1 are off")] = None
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None

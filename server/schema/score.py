@@ -32,6 +32,11 @@ class ScoreRequest(EncodingRequest):
         return self
 
     @property
+    def activated(self) -> bool | None:
+        """Whether scores are wanted, not logits; None: yes."""
+        return self.use_activation
+
+    @property
     def names(self) -> tuple[str, str]:
         """What the two sides are called in this request."""
         return ("text_1", "text_2") if self.queries is None else ("queries", "documents")

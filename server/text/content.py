@@ -1,4 +1,4 @@
-"""Whether a chat template takes a message's content as a list of parts."""
+"""What a chat template does with a message's content."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,24 @@ _SAME_LIST = {"list", "reverse", "select", "reject", "selectattr", "rejectattr",
 
 def loops_over_content(template: nodes.Template) -> bool:
     """True when a loop runs over a message's content, under whatever name: it expects parts then."""
+    is_content = _finds_content(template)
+    return any(_any_branch(loop.iter, is_content) for loop in template.find_all(nodes.For))
+
+
+def looks_for_none(template: nodes.Template) -> bool:
+    """True when a message's content is tested for being none: a message without any is told apart then."""
+    is_content = _finds_content(template)
+    tests = [test.node for test in template.find_all(nodes.Test) if test.name == "none"]
+    compared = [
+        compare.expr
+        for compare in template.find_all(nodes.Compare)
+        if any(isinstance(op.expr, nodes.Const) and op.expr.value is None for op in compare.ops)
+    ]
+    return any(is_content(node) for node in [*tests, *compared])
+
+
+def _finds_content(template: nodes.Template) -> Callable[[nodes.Node], bool]:
+    """Tells whether an expression is a message's content."""
     loops = list(template.find_all(nodes.For))
     messages = _aliases(template, {"messages"}, _is_named)
     over_messages = [loop for loop in loops if _any_branch(loop.iter, lambda node: _is_named(node, messages))]
@@ -18,7 +36,7 @@ def loops_over_content(template: nodes.Template) -> bool:
         return _is_named(node, names) or _is_content_of(node, each)
 
     contents = _aliases(template, set(), is_content)
-    return any(_any_branch(loop.iter, lambda node: is_content(node, contents)) for loop in loops)
+    return lambda node: is_content(node, contents)
 
 
 def _aliases(

@@ -1,7 +1,6 @@
 """Encoding that does not hold up the event loop."""
 
 import asyncio
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from server.text.tokenizer import Tokenizer
@@ -22,10 +21,6 @@ class Encoder:
             return self._tokenizer.encode(text, add_special_tokens)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._tokenizer.encode, text, add_special_tokens)
-
-    async def encode_all(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
-        """Each text's ids, in order."""
-        return list(await asyncio.gather(*(self.encode(text, add_special_tokens) for text in texts)))
 
     def close(self) -> None:
         """Texts that still wait are dropped; those being encoded finish."""

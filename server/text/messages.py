@@ -12,14 +12,17 @@ Message = Mapping[str, Any]  # {"role": ..., "content": a string, a list of part
 _MARK = "\ue000continue\ue001"  # stands where the final message ends; private-use characters
 
 
-def prepare(messages: Sequence[Message], as_parts: bool) -> list[dict[str, Any]]:
+def prepare(messages: Sequence[Message], as_parts: bool, keeps_none: bool) -> list[dict[str, Any]]:
     """Copies: content as a string (or, `as_parts`, a list of parts), tool calls' arguments as objects.
 
+    A message that only calls tools has no content: few templates expect that, and the others get an empty one.
     Raises TextError for parts that are not text and for arguments that are not a JSON object.
     """
     if not messages:
         raise TextError("messages: the list is empty; accepted: at least one message", field="messages")
-    return [_prepare_one(message, f"messages[{i}]", as_parts) for i, message in enumerate(messages)]
+    return [
+        _prepare_one(message, f"messages[{i}]", as_parts, keeps_none) for i, message in enumerate(messages)
+    ]
 
 
 def mark_continued(chat: list[dict[str, Any]]) -> None:
@@ -48,11 +51,13 @@ def cut_continued(text: str) -> str:
     return kept if text[place + len(_MARK) :].startswith(" ") else kept.rstrip()
 
 
-def _prepare_one(message: Message, where: str, as_parts: bool) -> dict[str, Any]:
+def _prepare_one(message: Message, where: str, as_parts: bool, keeps_none: bool) -> dict[str, Any]:
     prepared = dict(copy.deepcopy(message))
     if prepared.get("content") is not None:
         prepared["content"] = _content(prepared["content"], f"{where}.content", as_parts)
     if prepared.get("tool_calls"):
+        if prepared.setdefault("content", None) is None and not keeps_none:
+            prepared["content"] = [] if as_parts else ""
         prepared["tool_calls"] = [
             _tool_call(c, f"{where}.tool_calls[{i}]") for i, c in enumerate(prepared["tool_calls"])
         ]

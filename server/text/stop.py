@@ -1,6 +1,7 @@
 """Stop strings, found as the text comes."""
 
 from collections.abc import Sequence
+from copy import copy
 
 
 class StopStrings:
@@ -20,6 +21,12 @@ class StopStrings:
         self._fall = _fallbacks(self._next, self._stop)
         self._node = 0  # the longest end of the text that begins a stop string
         self._held = ""
+
+    def anew(self) -> "StopStrings":
+        """Another watch for the same strings, over another text. What was built of them is shared."""
+        watcher = copy(self)
+        watcher._node, watcher._held = 0, ""
+        return watcher
 
     def push(self, text: str, armed: bool = True) -> tuple[str, str | None]:
         """Text to show and, once one is found, the stop string; nothing is to be pushed after that.

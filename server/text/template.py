@@ -11,7 +11,7 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
-from server.text.content import loops_over_content
+from server.text.content import looks_for_none, loops_over_content
 from server.text.errors import ModelTextError, TextError
 from server.text.messages import Message, cut_continued, mark_continued, prepare
 from server.text.template_limits import CLOCK, Clock, LimitedEnvironment, Ticks, add_ticks
@@ -36,6 +36,7 @@ _FAILURES = (
 class _Compiled:
     template: jinja2.Template
     wants_parts: bool  # content as a list of parts, not as a string
+    knows_none: bool  # content that is none, not an empty one
 
 
 class ChatTemplate:
@@ -92,7 +93,7 @@ class ChatTemplate:
                     field="chat_template_kwargs",
                 )
         compiled = self._pick(bool(tools))
-        chat = prepare(messages, as_parts=compiled.wants_parts)
+        chat = prepare(messages, as_parts=compiled.wants_parts, keeps_none=compiled.knows_none)
         if continue_final_message:
             mark_continued(chat)
         names = {
@@ -160,10 +161,12 @@ def _compile(environment: jinja2.Environment, name: str, source: str) -> _Compil
         )
     try:
         tree = environment.parse(source)
-        wants_parts = loops_over_content(tree)
+        wants_parts, knows_none = loops_over_content(tree), looks_for_none(tree)
         code = environment.compile(add_ticks(tree, environment), name)
         names = environment.make_globals(None)
-        return _Compiled(environment.template_class.from_code(environment, code, names), wants_parts)
+        return _Compiled(
+            environment.template_class.from_code(environment, code, names), wants_parts, knows_none
+        )
     except jinja2.TemplateSyntaxError as error:
         raise ModelTextError(f"chat template {name!r}, line {error.lineno}: {error.message}") from error
     except (

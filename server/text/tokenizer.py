@@ -43,6 +43,11 @@ class Tokenizer:
         around_nothing = self.encode("")
         self.adds_bos = special.bos_id is not None and around_nothing[:1] == [special.bos_id]
 
+    @property
+    def first_id(self) -> int | None:
+        """The token that every text begins with, if there is one."""
+        return self.special.bos_id if self.adds_bos else None
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text. Other threads run meanwhile.
 

@@ -1,11 +1,15 @@
 """`from engine import LLM` with the bundled model: the answers are transformers', whoever is in the batch."""
 
 import json
+import signal
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import pytest
+from tokenizers import Tokenizer, decoders, models
 
 from engine import LLM, SamplingParams
 from engine.offline.outputs import RequestOutput
@@ -86,6 +90,7 @@ def test_stop_strings_end_an_answer_and_are_not_shown(llm: LLM) -> None:
     assert (
         llm.chat(question, greedy(64), progress=False)[0].outputs[0].text == "The capital of France is Paris."
     )
+    assert llm.chat(question, greedy(64), stop="Par", progress=False)[0].outputs == output.outputs
 
 
 def test_logprobs_come_with_their_tokens(llm: LLM) -> None:
@@ -143,14 +148,15 @@ def test_ignore_eos_runs_to_the_limit(llm: LLM) -> None:
         (["a"], SamplingParams(logit_bias={49152: 1.0}), "logit_bias = 49152"),
         (["a"], SamplingParams(logit_bias={1: 101.0}), "logit_bias = 101.0"),
         (["a", "b"], [greedy(1)], "params has 1 entries for 2 prompts"),
+        ([1, 2], greedy(1), "prompt 0 is 1; accepted: a text, or a list of token ids"),
+        ([[1.0]], greedy(1), r"prompt 0 is \[1.0\]; accepted: a text"),
+        ([b"ab"], greedy(1), "prompt 0 is b'ab'; accepted: a text"),
+        (["a"], {"max_tokens": 3}, "params is or has 'max_tokens'; accepted: SamplingParams"),
+        (["a"], SamplingParams(max_tokens=2.5), r"max_tokens = 2.5 is not accepted; accepted: int"),  # type: ignore[arg-type]
+        (["a"], SamplingParams(logit_bias={"5": 1.0}), "logit_bias = .* is not accepted"),  # type: ignore[dict-item]
     ],
 )
-def test_bad_input_is_refused_by_name(
-    llm: LLM,
-    prompts: list[str] | list[list[int]],
-    params: SamplingParams | list[SamplingParams],
-    message: str,
-) -> None:
+def test_bad_input_is_refused_by_name(llm: LLM, prompts: Any, params: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         llm.generate(prompts, params, progress=False)
     assert llm.generate(["still"], greedy(1), progress=False)[0].outputs[0].finish_reason == "length"
@@ -178,8 +184,64 @@ def test_an_interrupted_call_leaves_nothing_behind(llm: LLM, monkeypatch: pytest
     assert list(output.outputs[0].token_ids) == case["output_ids"]
 
 
+def test_ctrl_c_within_a_step_waits_for_its_end(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler: Any = llm._local.engine._scheduler
+    commit = scheduler.commit
+    handled_before = signal.getsignal(signal.SIGINT)
+
+    def interrupted(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGINT)  # its handler runs here
+        commit(*arguments)
+
+    monkeypatch.setattr(scheduler, "commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        llm.generate(["one", "two"], greedy(200), ignore_eos=True, progress=False)
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGINT) is handled_before
+    llm._local.engine.idle()
+    [output] = llm.generate([CASES[0]["prompt_ids"]], greedy(64), progress=False)
+    assert list(output.outputs[0].token_ids) == CASES[0]["output_ids"]
+
+
+def test_any_thread_may_generate(llm: LLM) -> None:
+    found: list[RequestOutput] = []
+    thread = threading.Thread(target=lambda: found.extend(llm.generate("one", greedy(2), progress=False)))
+    thread.start()
+    thread.join()
+    assert len(found[0].outputs[0].token_ids) == 2
+
+
+@pytest.mark.parametrize("messages", ["hello", ["hello"], [{"role": "user", "content": "a"}, []]])
+def test_what_is_no_conversation_is_refused(llm: LLM, messages: Any) -> None:
+    with pytest.raises(ValueError, match=r"messages is .*; accepted: \[\{'role'"):
+        llm.chat(messages, progress=False)
+
+
+def test_the_models_own_sampling_is_the_default(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = replace(llm._checkpoint, sampling=SamplingParams(temperature=0.0, max_tokens=3))
+    monkeypatch.setattr(llm, "_checkpoint", own)
+    [output] = llm.generate([CASES[0]["prompt_ids"]], progress=False)
+    assert list(output.outputs[0].token_ids) == CASES[0]["output_ids"][:3]
+
+
+def test_a_closed_model_says_so(tmp_path: Path) -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "vocab_size": 49152, "max_position_embeddings": 64}
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config | sizes))
+    tokenizer = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    llm = LLM(str(tmp_path), load_format="dummy", dtype="float32", kv_tokens=64)
+    llm.close()
+    llm.close()
+    with pytest.raises(RuntimeError, match="was closed"):
+        llm.generate("a", greedy(1), progress=False)
+
+
 def test_settings_and_models_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_requests = -1 is not accepted"):
         LLM(max_requests=-1)
+    with pytest.raises(ValueError, match="device = 'gpu' is not accepted; accepted: auto, cpu, cuda"):
+        LLM(device="gpu")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no such file or folder"):
         LLM(str(tmp_path / "gone"))

@@ -51,6 +51,21 @@ def test_zero_is_the_devices_own(device: Device, encodes: bool) -> None:
     assert settle(settled, device, encodes) == settled
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("device", "gpu", "auto, cpu, cuda"),
+        ("load_format", "pt", "auto, dummy"),
+        ("kv_memory", "2GiB", "int"),
+        ("block_size", True, "int"),
+        ("prefix_cache", 1, "bool"),
+    ],
+)
+def test_what_is_of_another_type_is_refused(name: str, value: Any, accepted: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} = {value!r} is not accepted; accepted: {accepted}"):
+        replace(EngineConfig(), **{name: value}).check()
+
+
 @given(
     device=st.sampled_from(DEVICES),
     max_requests=st.integers(0, 4096),

@@ -44,7 +44,7 @@ def test_every_input_is_answered_once_and_none_is_lost(
         max_requests=max_requests,
         max_batch_tokens=max_batch_tokens,
         policy="priority" if policy == "priority" else "fcfs",
-        max_queued_requests=12,
+        max_queued_requests=1,
     )
     bench = EncoderBench(config)
     gone: set[int] = set()

@@ -9,6 +9,8 @@ import pytest
 from engine.checkpoint import Checkpoint, CheckpointError, Projection, Sentence, open_checkpoint
 from tests.engine.encoder_files import BERT, CLASSIFIER, DENSE, IDENTITY, MODERN, MODULES, ROBERTA, open_files
 
+SOFTMAX = "torch.nn.modules.activation.Softmax"
+
 
 def _sentence(path: Path, pooling: dict[str, object], modules: list[dict[str, str]] = MODULES) -> Checkpoint:
     files = {"modules.json": modules, "1_Pooling/config.json": pooling, "2_Dense/config.json": DENSE}
@@ -79,6 +81,14 @@ def test_modules_behind_the_last_layer(tmp_path: Path) -> None:
     assert checkpoint.encoder.dim == 8
 
 
+def test_how_vectors_are_kept_and_compared(tmp_path: Path) -> None:
+    own = {"config_sentence_transformers.json": {"truncate_dim": 20, "similarity_fn_name": "dot"}}
+    files = {"modules.json": MODULES[:2], "1_Pooling/config.json": {}, **own}
+    config = open_files(tmp_path, BERT, files).encoder
+    assert (config.sentence, config.dim) == (Sentence(("mean",), num_kept=20), 20)
+    assert config.similarity == "dot"
+
+
 @pytest.mark.parametrize(
     ("pooling", "kinds"),
     [
@@ -143,6 +153,11 @@ def test_positions_that_begin_beyond_padding(tmp_path: Path) -> None:
         ({"problem_type": "multi_label_classification"}, ("LABEL_0", "LABEL_1"), "sigmoid"),
         ({"problem_type": "single_label_classification"}, ("LABEL_0", "LABEL_1"), "softmax"),
         ({"num_labels": 1, "sbert_ce_default_activation_function": IDENTITY}, ("LABEL_0",), "identity"),
+        (
+            {"problem_type": "multi_label_classification", "sbert_ce_default_activation_function": SOFTMAX},
+            ("LABEL_0", "LABEL_1"),
+            "softmax",
+        ),
         (
             {
                 "num_labels": 1,

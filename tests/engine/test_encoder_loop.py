@@ -1,5 +1,6 @@
 """What an encoder's clients are told, how inputs are packed, and what is observed of the loop."""
 
+import msgspec
 import pytest
 
 from engine.config import EngineConfig
@@ -123,23 +124,42 @@ def test_a_client_that_is_gone_is_known_by_its_requests() -> None:
 
 
 def test_over_the_queue_a_request_is_rejected_with_the_measured_wait() -> None:
-    config = small(max_batch_tokens=4, max_queued_requests=6, max_queued_tokens=24)
+    """A place in the queue is one of 8 inputs."""
+    config = small(max_batch_tokens=4, max_queued_requests=1, max_queued_tokens=4)
     bench = EncoderBench(config)
-    for request_id in range(6):
+    for request_id in range(8):
         bench.submit(text(request_id))
-    bench.submit(text(6))
+    bench.submit(text(8))
     for _ in range(3):
         bench.engine.step()
         bench.clock.now += 2.0
-    assert [(entry.id, entry.reason) for entry in bench.clients.rejected] == [(6, "queue_requests")]
+    assert [(entry.id, entry.reason) for entry in bench.clients.rejected] == [(8, "queue_requests")]
     assert bench.clients.rejected[0].retry_after == 1.0, "nothing was measured yet"
-    bench.submit(text(7, 20))
+    bench.submit(text(9, 20))
     bench.engine.step()
-    assert (bench.clients.rejected[1].id, bench.clients.rejected[1].reason) == (7, "queue_tokens")
+    assert (bench.clients.rejected[1].id, bench.clients.rejected[1].reason) == (9, "queue_tokens")
     assert bench.clients.rejected[1].retry_after > 1.0
     assert bench.clients.refused == ["queue_requests", "queue_tokens"]
     bench.run()
-    assert sorted(bench.clients.answers) == list(range(6))
+    assert sorted(bench.clients.answers) == list(range(8))
+
+
+def test_two_batches_of_2048_inputs_find_a_place() -> None:
+    """With a key: of the queue its owner leaves a part to others."""
+    usual = EngineConfig()
+    bench = EncoderBench(
+        small(
+            max_queued_requests=usual.max_queued_requests,
+            max_queued_tokens=usual.max_queued_tokens,
+        )
+    )
+    ids = tuple(range(2 * 2048))
+    for request_id in ids:
+        bench.submit(msgspec.structs.replace(text(request_id, MAX_MODEL_LEN), owner="a key"))
+    bench.engine.step()
+    assert not bench.clients.rejected
+    bench.engine.abort(Abort(ids=ids, cause="client_gone"))
+    bench.run()
 
 
 def test_draining_rejects_the_new_and_finishes_the_old() -> None:

@@ -89,7 +89,13 @@ def test_refused_by_key(tmp_path: Path, config: dict[str, Any], key: str) -> Non
         ),
         ({"2_Dense/config.json": DENSE | {"use_residual": True}}, "use_residual is True"),
         ({"sentence_bert_config.json": {"do_lower_case": True}}, "do_lower_case is True"),
+        (
+            {"sentence_bert_config.json": {"modality_config": {"text": {"method_output_name": "pooler"}}}},
+            "modality_config.text.method_output_name is 'pooler'",
+        ),
         ({"config_sentence_transformers.json": {"default_prompt_name": "q"}}, "default_prompt_name is 'q'"),
+        ({"config_sentence_transformers.json": {"similarity_fn_name": "l2"}}, "similarity_fn_name is 'l2'"),
+        ({"config_sentence_transformers.json": {"truncate_dim": 0}}, "truncate_dim is 0"),
     ],
 )
 def test_refused_beside_the_configuration(tmp_path: Path, files: dict[str, object], message: str) -> None:
@@ -100,6 +106,12 @@ def test_refused_beside_the_configuration(tmp_path: Path, files: dict[str, objec
     }
     with pytest.raises(CheckpointError, match=message):
         open_files(tmp_path, BERT, whole | files)
+
+
+def test_a_classifier_puts_nothing_before_texts(tmp_path: Path) -> None:
+    files = {"config_sentence_transformers.json": {"prompts": {"q": "q: "}, "default_prompt_name": "q"}}
+    with pytest.raises(CheckpointError, match="default_prompt_name is 'q'; accepted: None"):
+        open_files(tmp_path, CLASSIFIER, files)
 
 
 def test_a_filler_of_masks_without_a_mask(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from tests.engine.harness import Bench, Clock, ask, small
 
 
 class SlowPending:
-    """A step that takes its seconds on the clock when it is waited for, not before `free_at`."""
+    """A step that takes its seconds on the clock when it is waited for, not before `end`."""
 
     def __init__(self, pending: Pending, clock: Clock, end: float) -> None:
         self._pending = pending

@@ -20,23 +20,10 @@ from engine.kernels.reference import ReferenceOps
 from engine.models import MODELS, find_model
 from engine.models.load import load_model
 from engine.models.model import Model
+from tests.engine.rope_settings import LLAMA3, YARN
 
 BLOCK_SIZE = 4
 NUM_BLOCKS = 64
-LLAMA3: dict[str, Any] = {
-    "rope_type": "llama3",
-    "rope_theta": 50000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
-YARN: dict[str, Any] = {
-    "rope_type": "yarn",
-    "rope_theta": 10000.0,
-    "factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
 SMALL: dict[str, Any] = {
     "vocab_size": 97,
     "hidden_size": 48,

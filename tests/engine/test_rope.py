@@ -12,21 +12,8 @@ from engine.checkpoint import CheckpointError
 from engine.checkpoint.folder_rope import read_rope
 from engine.checkpoint.json_file import read_json
 from engine.layers.rope import rope_table
+from tests.engine.rope_settings import LLAMA3, YARN
 
-LLAMA3: dict[str, Any] = {
-    "rope_type": "llama3",
-    "rope_theta": 50000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
-YARN: dict[str, Any] = {
-    "rope_type": "yarn",
-    "rope_theta": 10000.0,
-    "factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
 LINEAR: dict[str, Any] = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 ROPES: dict[str, dict[str, Any]] = {
     "default": {"rope_parameters": {"rope_type": "default", "rope_theta": 12345.0}},

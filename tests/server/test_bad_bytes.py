@@ -68,6 +68,7 @@ def test_bytes_that_are_no_request(api: Api, name: str, path: str) -> None:
         {"Content-Type": "application/x-www-form-urlencoded"},
         {"Content-Type": "multipart/form-data; boundary=x"},
         {"Content-Type": "application/json; charset=utf-16"},
+        {"Content-Type": "application/json; x=y; charset=latin-1"},
         {"Content-Type": "application/jsonx"},
         {"Content-Type": ""},
         {"Content-Type": "application/json", "Content-Encoding": "gzip"},
@@ -80,7 +81,15 @@ def test_a_body_of_another_type(api: Api, headers: dict[str, str]) -> None:
     assert error["code"] == "unsupported_media_type"
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; Charset=UTF-8"])
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json",
+        "Application/JSON; Charset=UTF-8",
+        'application/json;charset="utf-8"; x=y',
+        "application/json; odata=verbose",
+    ],
+)
 def test_a_body_of_the_right_type(api: Api, content_type: str) -> None:
     headers = {"Content-Type": content_type}
     response = api.client.post(COMPLETIONS, content=b'{"prompt": "a"}', headers=headers)
@@ -137,6 +146,8 @@ def test_another_model(api: Api, path: str) -> None:
         ("PATCH", "/tokenize", 405),
         ("POST", "/v1/embeddings", 404),
         ("POST", "/v1/completion", 404),
+        ("POST", "/v1/completions/", 404),
+        ("GET", "//v1/models", 404),
         ("GET", "/", 404),
         ("GET", "/../../etc/passwd", 404),
         ("GET", "/%00", 404),

@@ -56,6 +56,7 @@ CHAT_BODIES: list[tuple[dict[str, object], str]] = [
     ({"messages": HI, "logprobs": False, "top_logprobs": 5}, "top_logprobs"),
     ({"messages": HI, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"messages": HI, "logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+    ({"messages": HI * 1200, "max_tokens": 5}, "messages"),
     ({"messages": HI, "tools": []}, "tools"),
     ({"messages": HI, "tools": [{}]}, "tools[0].type"),
     ({"messages": HI, "tools": [{"type": "function"}]}, "tools[0].function"),

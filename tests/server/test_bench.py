@@ -1,7 +1,6 @@
 """The load generator: its arithmetic on known records, its clients against a server that follows a script."""
 
 import asyncio
-import json
 from dataclasses import astuple
 from pathlib import Path
 
@@ -11,13 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from server.bench import terminal
 from server.bench.arrivals import arrival_times
 from server.bench.lengths import parse_lengths
 from server.bench.load import Run
 from server.bench.measure import draw_prompts, measure
 from server.bench.options import Options
-from server.bench.plot import save_plot
 from server.bench.record import Record
 from server.bench.summary import parse_limits, summarise
 from server.bench.table import summary_tables
@@ -109,14 +106,28 @@ def test_lognormal_lengths_have_their_median() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "0", "-3", "x", "uniform:5", "uniform:9:5", "lognormal:5:-1", "zipf:3:4", "nan"]
+    "bad",
+    [
+        "",
+        "0",
+        "-3",
+        "x",
+        "uniform:5",
+        "uniform:9:5",
+        "lognormal:5:-1",
+        "zipf:3:4",
+        "nan",
+        "inf",
+        "uniform:1:inf",
+        "lognormal:9:inf",
+    ],
 )
 def test_lengths_that_are_refused(bad: str) -> None:
     with pytest.raises(ValueError, match=r"is not a length; accepted: 62"):
         parse_lengths(bad)
 
 
-@pytest.mark.parametrize("bad", ["ttft", "ttft:x", "speed:3", "ttft:5 tpot"])
+@pytest.mark.parametrize("bad", ["ttft", "ttft:x", "ttft:nan", "speed:3", "ttft:5 tpot"])
 def test_limits_that_are_refused(bad: str) -> None:
     with pytest.raises(ValueError, match="is not a limit; accepted: ttft:MS"):
         parse_limits([bad])
@@ -266,28 +277,3 @@ async def test_a_dead_server_is_a_connection_error() -> None:
         pass
     run = await measure(options_for(url, model="m", num_warmups=0, num_requests=1), lambda record: None)
     assert run.records[0].error == "connection"
-
-
-def test_plot_is_an_image(tmp_path: Path) -> None:
-    records = [record(0.0, [0.1, 0.2, 0.4], 3), record(0.5, [0.9], 1), record(0.0, [], 0, error="503")]
-    save_plot(records, "a load", tmp_path / "p.png")
-    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    save_plot([], "nothing completed", tmp_path / "empty.png")
-    assert (tmp_path / "empty.png").stat().st_size > 1000
-
-
-def test_plot_without_matplotlib_is_refused_before_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"tokenloom\[plot\]"):
-        terminal.check_output(None, Path("p.png"))
-
-
-def test_the_document_is_one_line_without_secrets() -> None:
-    options = Options(headers={"Authorization": "Bearer secret"}, prompts=Path("p.jsonl"))
-    line = terminal.document(options, summarise(Run([record(0.0, [0.1, 0.2], 4)], 1.0), {}))
-    assert "\n" not in line
-    assert "secret" not in line
-    document = json.loads(line)
-    assert document["options"]["prompts"] == "p.jsonl"
-    assert document["result"]["output_throughput"] == 4.0
-    assert document["result"]["ttft_ms"]["median"] == 100.0

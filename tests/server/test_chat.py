@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from server.cli.base_url import base_url
 from server.cli.chat import Conversation, ServerError, Settings
 from tests.server.scripted_api import DONE, Body, ScriptedApi, delta, event, usage
 
@@ -63,9 +64,32 @@ async def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came() -> None:
     assert chat.turns == [{"role": "user", "content": "go"}, {"role": "assistant", "content": "half"}]
 
 
+async def test_a_question_that_is_stopped_before_a_word_is_not_remembered() -> None:
+    api = ScriptedApi(lambda body: [30.0])
+    async with api.serving() as url:
+        chat = conversation(url)
+        task = asyncio.create_task(chat.answer("go", print))
+        while not api.bodies:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert chat.turns == []
+    assert chat.speed() == "[no tokens]"
+
+
+@pytest.mark.parametrize(
+    "text", ["http://a:8000", "http://a:8000/", "a:8000", "http://a:8000/v1", "a:8000/v1/"]
+)
+def test_a_servers_url_may_be_that_of_its_api(text: str) -> None:
+    assert base_url(text) == "http://a:8000"
+    assert base_url("https://a/b/v1") == "https://a/b"
+
+
 @pytest.mark.parametrize(
     ("items", "message"),
     [
+        ([b"data: <html>\n\n"], "not a chunk of a chat completion"),
         ([400, b'{"error": {"message": "messages: too long"}}'], "400: messages: too long"),
         ([500, b"<html>"], "500: <html>"),
         ([event({"error": {"message": "the engine stopped"}}), DONE], "the engine stopped"),

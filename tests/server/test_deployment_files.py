@@ -132,6 +132,12 @@ def test_containers_may_little() -> None:
     assert grace > load_config(None, {}).server.drain_seconds
 
 
+@pytest.mark.parametrize("path", [None, ROOT / "configs/shared.toml"], ids=["defaults", "shared"])
+def test_systemd_waits_for_a_drain(path: Path | None) -> None:
+    (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT, flags=re.MULTILINE)
+    assert int(seconds) > load_config(path, {}).server.drain_seconds
+
+
 def test_the_dockerfile_has_no_faults() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([hadolint, DOCKER / "Dockerfile"], capture_output=True, text=True)

@@ -69,6 +69,14 @@ def test_tool_messages_pass_through_the_template(api: Api) -> None:
     assert "<|im_start|>tool\nit is 7<|im_end|>" in prompt_text(api)
 
 
+def test_a_call_without_words_needs_no_content(api: Api) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turn = {"role": "assistant", "tool_calls": [call]}
+    for calling in (turn, turn | {"content": None}, turn | {"content": ""}):
+        chat(api, messages=[*HI, calling, {"role": "tool", "tool_call_id": "1", "content": "7"}])
+        assert "<|im_start|>assistant\n<|im_end|>\n<|im_start|>tool\n7<|im_end|>" in prompt_text(api)
+
+
 def test_tools_are_refused_where_the_template_leaves_them_out(api: Api) -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
     response = api.client.post("/v1/chat/completions", json={"messages": HI, "tools": tools})

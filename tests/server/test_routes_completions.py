@@ -3,6 +3,7 @@
 import pytest
 
 from engine.request import SamplingParams
+from server.text.tokenizer import Tokenizer
 from tests.server.scripted import MAX_MODEL_LEN, Api, complete
 
 
@@ -212,6 +213,23 @@ def test_a_prompt_is_cut_where_asked(api: Api) -> None:
     assert list(api.engine.submits[-1].prompt) == ids[:4]
     complete(api, prompt=ids * 100, truncate_prompt_tokens=-1, max_tokens=6)
     assert len(api.engine.submits[-1].prompt) == MAX_MODEL_LEN - 6
+
+
+def test_a_cut_text_keeps_the_token_every_text_begins_with(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Once upon a time in a far land"
+    ids = api.tokenizer.encode(text)
+    monkeypatch.setattr(Tokenizer, "first_id", ids[0])
+    complete(api, prompt=text, truncate_prompt_tokens=3)
+    assert list(api.engine.submits[-1].prompt) == [ids[0], *ids[-2:]]
+    complete(api, prompt=ids, truncate_prompt_tokens=3)
+    assert list(api.engine.submits[-1].prompt) == ids[-3:]
+
+
+def test_what_prompts_share_is_made_once(api: Api) -> None:
+    complete(api, prompt=["a", "b"], bad_words=["the"], n=2)
+    first, *others = [submit.sampling for submit in api.engine.submits]
+    assert len(first.banned_token_ids) == 2
+    assert all(other.banned_token_ids is first.banned_token_ids for other in others)
 
 
 def test_cache_salt_reaches_the_engine(api: Api) -> None:

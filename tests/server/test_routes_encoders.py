@@ -236,7 +236,7 @@ def test_what_an_encoder_does_not_serve(embedder: EncoderApi, filler: EncoderApi
         assert error["code"] == "not_served_by_model"
         assert error["message"] == (
             f"POST {path} is not served by this model: {MODEL} makes embeddings and serves POST"
-            " /v1/embeddings, /v1/rerank, /v1/score, /pooling"
+            " /v1/embeddings, /embed, /v1/rerank, /v1/score, /pooling"
         )
     assert "fills in masked tokens and serves POST /fill_mask" in filler.client.post("/rerank").text
     assert "classifies tokens and serves POST /pooling" in tagger.client.post("/v1/embeddings").text
@@ -244,7 +244,7 @@ def test_what_an_encoder_does_not_serve(embedder: EncoderApi, filler: EncoderApi
 
 
 def test_what_a_decoder_does_not_serve(api: Api) -> None:
-    for path in ("/v1/embeddings", "/rerank", "/score", "/classify", "/pooling", "/fill_mask"):
+    for path in ("/v1/embeddings", "/embed", "/rerank", "/score", "/classify", "/predict"):
         response = api.client.post(path, json={"input": "red"})
         assert response.status_code == 404
         assert "generates text and serves POST /v1/completions, /v1/chat/completions" in response.text

@@ -66,6 +66,14 @@ def test_health(api: Api) -> None:
     assert api.client.get("/health/live").status_code == 200
 
 
+def test_a_probe_may_ask_for_the_head_alone(api: Api) -> None:
+    for path in ("/health", "/health/live", "/health/ready"):
+        response = api.client.head(path)
+        assert (response.status_code, response.content) == (200, b"")
+    api.engine.healthy_answer = (False, "no step")
+    assert api.client.head("/health").status_code == 503
+
+
 def test_version(api: Api) -> None:
     assert api.client.get("/version").json() == {"version": "0.0.test"}
 

@@ -73,6 +73,12 @@ def test_rerank_by_a_cross_encoder(cross_encoder: EncoderApi) -> None:
     assert raw["results"][0]["relevance_score"] == pytest.approx(math.log(3))
 
 
+def test_as_many_documents_as_are_accepted(embedder: EncoderApi) -> None:
+    """And the query beside them."""
+    body = {"query": "tea", "documents": ["red"] * 2048, "top_n": 1}
+    assert len(embedder.client.post("/rerank", json=body).json()["results"]) == 1
+
+
 def test_a_long_document_is_cut(cross_encoder: EncoderApi, embedder: EncoderApi) -> None:
     cross_encoder.script(lambda message: [0.0])
     body = {"query": "tea", "documents": ["red " * 90], "max_tokens_per_doc": 2}
@@ -102,6 +108,16 @@ def test_score(cross_encoder: EncoderApi) -> None:
     assert score(text_1="a", text_2=["b", "c", "a"]) == [0.5, 0.75, 1.0]
     assert score(text_1=["a", "d"], text_2=["b", "c"]) == [0.5, 0.2]
     assert score(queries=["a"], documents=[{"text": "c"}]) == [0.75]
+
+
+@pytest.mark.parametrize(
+    ("kind", "score"), [("cosine", 0.6), ("dot", 6.0), ("euclidean", -math.sqrt(17)), ("manhattan", -5.0)]
+)
+def test_the_models_own_similarity(kind: str, score: float) -> None:
+    with serve_encoder(similarity=kind) as api:
+        api.answers({"a": [3, 0, 4, 0], "b": [2, 0, 0, 0]})
+        answer = api.client.post("/score", json={"text_1": "a", "text_2": "b"}).json()
+        assert answer["data"][0]["score"] == pytest.approx(score)
 
 
 def test_score_by_embeddings_reads_every_text_once(embedder: EncoderApi) -> None:

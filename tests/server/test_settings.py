@@ -46,7 +46,10 @@ def test_shipped_files_load(path: Path) -> None:
         ("port = 3\n", ["port", "outside of a table"]),
         ('[server]\nport = "eighty"\n', ["[server] port", "'eighty'", "expected `int`, got `str`"]),
         ("[engine]\nprefix_cache = 1\n", ["[engine] prefix_cache", "expected `bool`"]),
-        ('[engine]\ndtype = "float8"\n', ["[engine] dtype", "'float8'"]),
+        (
+            '[engine]\ndtype = "float8"\n',
+            ["[engine] dtype", "'float8'", "accepted: auto, bfloat16, float16, float32"],
+        ),
         ('[engine]\ndevice = "tpu"\n', ["[engine] device", "'tpu'"]),
         ("[server]\nport = 70000\n", ["[server] port", "70000", "0 to 65535"]),
         (

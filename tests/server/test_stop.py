@@ -48,6 +48,14 @@ def test_any_split_gives_the_text_up_to_the_first_match(
         assert watcher.flush() == ""
 
 
+def test_watches_of_the_same_strings_do_not_meddle() -> None:
+    first = StopStrings(["stop"])
+    assert first.push("a st") == ("a ", None)
+    second = first.anew()
+    assert second.push("op") == ("op", None)
+    assert first.push("op") == ("", "stop")
+
+
 @settings(max_examples=300, deadline=None)
 @given(FEW_LETTERS, STOPS)
 def test_holds_back_exactly_what_may_still_become_a_stop_string(text: str, stops: list[str]) -> None:

@@ -6,12 +6,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from engine.checkpoint import open_checkpoint
-from server.text.content import loops_over_content
 from server.text.errors import ModelTextError, TextError
 from server.text.load import load_template, load_tokenizer
 from server.text.template import ChatTemplate
@@ -140,32 +138,6 @@ def test_content_is_text_or_parts_as_the_template_wants_it() -> None:
     assert _template(PARTS).render(as_parts) == "<s><user>onetwo<assistant>"
     ours = _template(PARTS).render(as_parts, add_generation_prompt=False, continue_final_message=True)
     assert ours == "<s><user>onetwo"
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        (PLAIN, False),
-        (PARTS, True),
-        ("{% for m in messages %}{% for p in m.content %}{% endfor %}{% endfor %}", True),
-        ("{% set c = messages[0]['content'] %}{% for p in c %}{% endfor %}", True),
-        (
-            "{% set a = messages[1:] %}{% for m in a %}{% set c = m.content %}"
-            "{% for p in c|list %}{% endfor %}{% endfor %}",
-            True,
-        ),
-        (
-            "{% for m in messages %}{% for p in m.content | selectattr('type', 'equalto', 'text') %}{{ p }}"
-            "{% endfor %}{% endfor %}",
-            True,
-        ),
-        ("{% for m in messages %}{% for line in m.content.split('x') %}{% endfor %}{% endfor %}", False),
-        ("{% for m in messages %}{% for t in m.tool_calls %}{{ t.content }}{% endfor %}{% endfor %}", False),
-        ("{% for m in messages %}{% if m.content is string %}{{ m.content }}{% endif %}{% endfor %}", False),
-    ],
-)
-def test_finds_out_whether_a_template_wants_parts(source: str, expected: bool) -> None:
-    assert loops_over_content(jinja2.Environment().parse(source)) is expected
 
 
 def test_arguments_of_tool_calls_become_objects() -> None:

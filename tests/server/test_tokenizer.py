@@ -155,13 +155,6 @@ async def test_long_texts_leave_the_event_loop_free(tokenizer: Tokenizer) -> Non
     assert num_turns > 10
 
 
-async def test_encodes_several_in_order(tokenizer: Tokenizer) -> None:
-    encoder = Encoder(tokenizer)
-    texts = ["short", "long " * 1_000, "", "another " * 900]
-    assert await encoder.encode_all(texts) == [tokenizer.encode(text) for text in texts]
-    encoder.close()
-
-
 def test_a_folders_tokenizer_json_is_the_same(
     tmp_path: Path, checkpoint: Checkpoint, backend: Backend, tokenizer: Tokenizer
 ) -> None:

@@ -45,6 +45,7 @@ class Embeddings:
     pooling: tuple[Pooling, ...]
     projections: tuple[Linear, ...]
     normalize: bool
+    num_kept: int  # the first numbers of a vector
     ops: EncoderOps
 
     def plan(self, batch: EncoderBatch) -> AnswerPlan:
@@ -54,7 +55,9 @@ class Embeddings:
         vectors = pool(x, batch, self.pooling, self.ops)
         for projection in self.projections:
             vectors = projection(vectors)
-        return self.ops.normalize(vectors) if self.normalize else vectors
+        if self.normalize:
+            vectors = self.ops.normalize(vectors)
+        return vectors[:, : self.num_kept].contiguous()
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,4 +93,4 @@ def _embeddings(config: EncoderConfig, tensors: Tensors) -> Embeddings:
         tensors.activated(f"{layer.folder}.linear", layer.activation, layer.bias, torch.float32)
         for layer in sentence.projections
     )
-    return Embeddings(sentence.pooling, projections, sentence.normalize, tensors.ops)
+    return Embeddings(sentence.pooling, projections, sentence.normalize, config.dim, tensors.ops)

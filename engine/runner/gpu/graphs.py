@@ -48,10 +48,6 @@ class GraphSteps(Generic[Size, Result]):
         self._graphs: dict[Size, tuple[torch.cuda.CUDAGraph, Result]] = {}
         self._pool = torch.cuda.graph_pool_handle()
 
-    @property
-    def num_captured(self) -> int:
-        return len(self._graphs)
-
     def run(self, bucket: Size) -> Result:
         """On the current stream, which must not be the default one."""
         if bucket not in self._graphs:
