@@ -12,7 +12,7 @@ from tests.prometheus import Prometheus, dashboard_queries, running_prometheus
 from tests.real_models import minilm
 
 LOAD_SECONDS = 4.0
-FLAGS = ["--port", "0", "--dtype", "float32", "--max-queued-requests", "8"]
+FLAGS = ["--port", "0", "--dtype", "float32", "--max-queued-requests", "1"]  # a place for eight inputs
 
 
 @pytest.fixture(scope="module")
