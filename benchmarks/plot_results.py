@@ -19,17 +19,14 @@ COLOURS = {
     "tokenloom float32": "#8fc1e3",
     "llama-server, 4 bits": "#e8a33d",
     "vLLM": "#c0504d",
-    "transformers": "#7f9f5f",
     "padded, SDPA": "#7f9f5f",
     "padded, compiled": "#9d7bb8",
     "floor": "#d9d9d9",
 }
-ROWS_OF_CPU = {
+SERVERS_ON_CPU = {
     "tokenloom bfloat16": "tokenloom",
     "tokenloom float32": "tokenloom float32",
-    "llama-server, the file's own 4-bit weights": "llama-server, 4 bits",
-    "vLLM CPU 0.32.0, bfloat16, both cores bound": "vLLM",
-    "transformers serve (5.19), continuous batching, bfloat16": "transformers",
+    "llama-server Q4_1": "llama-server, 4 bits",
 }
 
 
@@ -62,14 +59,12 @@ def draw(picture: Path) -> None:
 
 
 def cpu_throughput() -> Panel:
-    """The table of a run that left no document but its lines."""
-    text = (RESULTS / "cpu_avx512_vllm.md").read_text(encoding="utf-8")
-    lines = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"
-    ]
-    figures = {name: cells for name, *cells in lines}
-    bars = {shown: [float(cell) for cell in figures[name]] for name, shown in ROWS_OF_CPU.items()}
-    return {"label": "requests at once", "places": figures["at once"], "bars": bars}
+    results = _document("cpu_avx512.json")["results"]
+    bars: dict[str, list[float]] = {shown: [] for shown in SERVERS_ON_CPU.values()}
+    for result in results:
+        bars[SERVERS_ON_CPU[result["server"]]].append(result["output_throughput"])
+    places = dict.fromkeys(str(result["concurrency"]) for result in results)
+    return {"label": "requests at once", "places": list(places), "bars": bars}
 
 
 def decode_steps() -> Panel:

@@ -12,10 +12,8 @@ from benchmarks.deployed import Counts, Deployed
 PATIENCE_SECONDS = 1800.0
 POLL_SECONDS = 0.1
 HELD_TOKENS = 480  # of answers that last until everybody has come
-SILENT_PROMPT, LONGEST_SILENT = (
-    192,
-    300,
-)  # tokens of what nobody reads; they take longer than a client may stand still
+SILENT_PROMPT = 192  # tokens that nobody reads
+LONGEST_SILENT = 300  # of an answer to them: it takes longer than a client may stand still
 
 
 @dataclass(frozen=True, slots=True)
