@@ -20,24 +20,6 @@ def shared_embedder() -> Iterator[EncoderApi]:
         yield api
 
 
-@pytest.fixture
-def embedder(shared_embedder: EncoderApi) -> EncoderApi:
-    shared_embedder.reset()
-    return shared_embedder
-
-
-@pytest.fixture(scope="module")
-def shared_cross_encoder() -> Iterator[EncoderApi]:
-    with serve_encoder(task="classify", labels=("LABEL_0",), activation="sigmoid") as api:
-        yield api
-
-
-@pytest.fixture
-def cross_encoder(shared_cross_encoder: EncoderApi) -> EncoderApi:
-    shared_cross_encoder.reset()
-    return shared_cross_encoder
-
-
 def test_vectors_are_normed_unless_the_caller_says_otherwise(embedder: EncoderApi) -> None:
     answer = embedder.client.post("/embed", json={"inputs": ["red", "tea"]})
     assert answer.json() == [pytest.approx([0.2, 0.4, 0.4, 0.8])] * 2  # the length is 5

@@ -20,12 +20,6 @@ def shared_embedder() -> Iterator[EncoderApi]:
         yield api
 
 
-@pytest.fixture
-def embedder(shared_embedder: EncoderApi) -> EncoderApi:
-    shared_embedder.reset()
-    return shared_embedder
-
-
 @pytest.fixture(scope="module")
 def classifier() -> Iterator[EncoderApi]:
     with serve_encoder(task="classify", labels=("no", "yes", "maybe"), activation="softmax") as api:

@@ -16,24 +16,6 @@ def shared_embedder() -> Iterator[EncoderApi]:
         yield api
 
 
-@pytest.fixture
-def embedder(shared_embedder: EncoderApi) -> EncoderApi:
-    shared_embedder.reset()
-    return shared_embedder
-
-
-@pytest.fixture(scope="module")
-def shared_cross_encoder() -> Iterator[EncoderApi]:
-    with serve_encoder(task="classify", labels=("LABEL_0",), activation="sigmoid") as api:
-        yield api
-
-
-@pytest.fixture
-def cross_encoder(shared_cross_encoder: EncoderApi) -> EncoderApi:
-    shared_cross_encoder.reset()
-    return shared_cross_encoder
-
-
 def test_rerank_by_embeddings(embedder: EncoderApi) -> None:
     embedder.answers(
         {"tea": [3, 4, 0, 0], "red": [0, 5, 0, 0], "green": [-3, -4, 0, 0], "blue": [6, 8, 0, 0]}
