@@ -1,9 +1,9 @@
 // What the panels of a weight are made of (linear.h): blocks of some inputs of as many outputs as there are lanes, an output a lane. Dense, or
 // quantised as in a GGUF file, which the products widen on their way.
 //
-// A quantised weight is widened to bit for bit the file's number in float32: scale * quant is exact, because a file's scales have at most 17
-// bits, and the sum with the least value is rounded once. Tiles take bfloat16 (T is what is computed in), so where there are tiles all products
-// in it round the number to that, and a token's result does not depend on how many others there are.
+// A quantised weight is widened to bit for bit the file's number in float32: scale * quant is exact, because in all its formats the two have at
+// most 24 bits together, and the sum with the least value is rounded once. Tiles take bfloat16 (T is what is computed in), so where there are
+// tiles all products in it round the number to that: a token meets the same weights however many others there are.
 //
 // weights(i): of input i.
 #pragma once
