@@ -30,9 +30,9 @@ class Peer:
         return f"http://127.0.0.1:{self.port}"
 
 
-def tokenloom(dtype: str, model: Path, port: int) -> Peer:
+def tokenloom(dtype: str, model: Path, port: int, device: str = "cpu") -> Peer:
     """This server, as it is in this tree."""
-    flags = ("--port", str(port), "--device", "cpu", "--dtype", dtype)
+    flags = ("--port", str(port), "--device", device, "--dtype", dtype)
     command = (sys.executable, "-m", "server", "serve", str(model), *flags)
     return Peer(f"tokenloom {dtype}", command, port)
 
@@ -76,6 +76,33 @@ def vllm_cpu(binary: Path, folder: Path, dtype: str, port: int, num_slots: int) 
     }
     return Peer(
         f"vLLM CPU {dtype}", (str(binary), "serve", str(folder), *flags), port, str(folder), True, environment
+    )
+
+
+def vllm_on_gpu(packages: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """vLLM's OpenAI-compatible server whose packages lie in a folder of their own: its program and environment."""
+    program = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
+    environment = {
+        "PYTHONPATH": str(packages.resolve()),
+        "PYTHONSAFEPATH": "1",  # this folder is not on its path
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it would be compiled, by a compiler that is seldom there
+    }
+    return program, environment
+
+
+def vllm_pooling(packages: Path, model: Path, dtype: str, port: int) -> Peer:
+    """vLLM's server of encoders."""
+    program, environment = vllm_on_gpu(packages)
+    kind = ("--model", str(model), "--runner", "pooling", "--dtype", dtype)
+    quiet = ("--disable-log-stats", "--disable-uvicorn-access-log", "--port", str(port))
+    return Peer(
+        f"vLLM {dtype}",
+        (*program, *kind, *quiet),
+        port,
+        environment=environment,
+        probe="embeddings",
     )
 
 

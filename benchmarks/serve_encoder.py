@@ -1,6 +1,9 @@
 """/v1/embeddings of this server beside the libraries that do the same, on the same texts and the same machine.
 
     python -m benchmarks.serve_encoder MODEL --peers PYTHON --out benchmarks/results/encoder_cpu.json
+    python -m benchmarks.serve_encoder MODEL --device cuda --vllm FOLDER --out benchmarks/results/encoder_serving_h100.json
+
+On a GPU the peer is vLLM's server, of which FOLDER holds the packages, under the same loads.
 
 A table for people; the last line is one JSON document.
 """
@@ -12,6 +15,7 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +29,7 @@ from rich.table import Table
 
 from benchmarks.launch import running
 from benchmarks.machine import describe_machine, usable_cores
-from benchmarks.peers import Peer, tokenloom
+from benchmarks.peers import Peer, tokenloom, vllm_pooling
 from server.bench.lengths import Lengths
 from server.bench.prompts import WORDS
 
@@ -33,8 +37,12 @@ PORT = 8690
 LIBRARIES = ("sentence-transformers", "onnxruntime")
 # Sentences as people embed them: mostly short, a few long. Tokens, without the two special ones.
 LENGTHS = Lengths("lognormal", 24.0, 180.0, sigma=0.75)
-LOADS = ((1, 32), (32, 1), (4, 32))  # requests at once, texts a request
+LOADS = {  # requests at once, texts a request
+    "cpu": ((1, 32), (32, 1), (4, 32)),
+    "cuda": ((1, 1), (32, 1), (128, 1), (1, 32), (16, 32)),
+}
 REPEATS = 3
+MAX_REQUESTS = 500  # of a client in one run
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +61,12 @@ def main(
     peers: Annotated[
         Path | None, typer.Option(help="The Python of an environment with the libraries.", metavar="PYTHON")
     ] = None,
+    vllm: Annotated[
+        Path | None, typer.Option(help="Where vLLM for GPUs lies; its process alone has it on its path.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     num_texts: Annotated[int, typer.Option(min=64, help="Texts of a run.")] = 1000,
-    dtypes: Annotated[str, typer.Option(help="What this server computes in.")] = "float32,bfloat16",
+    dtypes: Annotated[str, typer.Option(help="What the servers compute in.")] = "float32,bfloat16",
     out: Annotated[Path | None, typer.Option(help="Write the JSON document there too.")] = None,
 ) -> None:
     """Compare on this machine: texts of 3 to 182 tokens, as vectors."""
@@ -65,18 +77,21 @@ def main(
     with tempfile.TemporaryDirectory(prefix="tokenloom-bench-") as name:
         scratch = Path(name)
         (scratch / "texts.json").write_text(json.dumps(texts), "utf-8")
-        for dtype in dtypes.split(","):
-            vectors[dtype], served = _serve(model, dtype, texts, scratch)
+        for peer in _servers(model, dtypes.split(","), device, vllm):
+            vectors[peer.name], served = _serve(peer, texts, LOADS[device], scratch)
             results += served
         if peers is not None:
             for library in LIBRARIES:
                 answer = _run_library(peers, library, model, scratch / "texts.json")
                 results += _results(library, answer)
                 cosines[library] = _least_cosine(next(iter(vectors.values())), answer["vectors"])
+        first, *others = vectors
+        cosines |= {name: _least_cosine(vectors[first], vectors[name]) for name in others}
     Console(width=100).print(_table(results))
     document = {
         "benchmark": "serve_encoder",
         "machine": describe_machine(),
+        "device": device,
         "model": model.name,
         "texts": num_texts,
         "results": [asdict(result) for result in results],
@@ -94,18 +109,30 @@ def draw_texts(count: int) -> list[str]:
     return [" ".join(WORDS[word] for word in rng.integers(0, len(WORDS), length)) for length in lengths]
 
 
+def _servers(model: Path, dtypes: list[str], device: str, vllm: Path | None) -> Iterator[Peer]:
+    for dtype in dtypes:
+        yield replace(tokenloom(dtype, model, PORT, device), probe="embeddings")
+        if vllm is not None:
+            yield vllm_pooling(vllm, model, dtype, PORT + 1)
+
+
 def _serve(
-    model: Path, dtype: str, texts: list[str], scratch: Path
+    peer: Peer, texts: list[str], loads: Sequence[tuple[int, int]], scratch: Path
 ) -> tuple[list[list[float]], list[Result]]:
-    """The vectors of the first texts, and this server's speed under each load."""
-    peer = replace(tokenloom(dtype, model, PORT), probe="embeddings")
-    with running(peer, scratch / f"{dtype}.log"):
-        served = [_measure(peer, texts, *load) for load in LOADS]
+    """The vectors of the first texts, and a server's speed under each load."""
+    served: list[Result] = []
+    with running(peer, scratch / f"{peer.name}.log") as server:
+        typer.echo(f"{peer.name}: ready after {server.first_token_seconds:.1f} s", err=True)
+        for load in loads:
+            served.append(_measure(peer, texts, *load))
+            typer.echo(f"  {served[-1].batch}: {served[-1].texts_per_second} texts/s", err=True)
         vectors = asyncio.run(_embed_some(peer.url, texts[:64]))
     return vectors, served
 
 
 def _measure(peer: Peer, texts: list[str], num_clients: int, size: int) -> Result:
+    """Few texts where one request waits for the other."""
+    texts = texts[: max(64, MAX_REQUESTS * num_clients * size)]
     runs = [asyncio.run(load(peer.url, texts, num_clients, size)) for _ in range(REPEATS)]
     seconds, latencies = min(runs, key=lambda run: run[0])
     p50, p99 = (round(float(value) * 1e3, 1) for value in np.percentile(latencies, (50, 99)))

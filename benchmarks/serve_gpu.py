@@ -29,7 +29,7 @@ from rich.table import Table
 
 from benchmarks.launch import StartFailed, running
 from benchmarks.machine import describe_machine
-from benchmarks.peers import Peer
+from benchmarks.peers import Peer, vllm_on_gpu
 from benchmarks.ragged_load import Load, Summary, send_load
 from benchmarks.shape_tokenizer import write_tokenizer
 from benchmarks.shapes import SHAPES, write_shape
@@ -141,15 +141,9 @@ def vllm_server(folder: Path, peer_path: Path) -> Peer:
     kind = ("--served-model-name", MODEL, "--load-format", "dummy", "--dtype", "bfloat16")
     fast = ("--no-enable-prefix-caching", "--async-scheduling")
     quiet = ("--disable-log-stats", "--disable-uvicorn-access-log", "--port", str(PORT + 1))
-    program = (sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder))
-    environment = {
-        "PYTHONPATH": str(peer_path.resolve()),
-        "PYTHONSAFEPATH": "1",  # this folder is not on its path
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it would be compiled, by a compiler that is seldom there
-    }
-    command = (*program, *sizes, *kind, *fast, *quiet)
+    program, environment = vllm_on_gpu(peer_path)
+    named = ("--model", str(folder))
+    command = (*program, *named, *sizes, *kind, *fast, *quiet)
     return Peer("vllm", command, PORT + 1, MODEL, True, environment)
 
 

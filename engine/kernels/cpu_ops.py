@@ -25,10 +25,11 @@ class CpuOps:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._kernels = bind_kernels(library, _SIGNATURES)
         self._pack = Packer(library)
+        self._has_tiles = bool(library.has_tiles())
 
-    @property
-    def takes_quantised(self) -> bool:
-        return True
+    def takes_quantised(self, dtype: torch.dtype) -> bool:
+        """Not on tiles: they multiply faster than vectors widen."""
+        return not (self._has_tiles and dtype == torch.bfloat16)
 
     def linear(self, weight: Matrix, bias: torch.Tensor | None) -> Linear:
         return CpuLinear(self._pack(weight), bias, self._kernels["linear", weight.dtype])

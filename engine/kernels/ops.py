@@ -70,9 +70,8 @@ class Blocks(Protocol):
 class Ops(Protocol):
     """One backend."""
 
-    @property
-    def takes_quantised(self) -> bool:
-        """Whether weights that are quantised in their file are best left so; where not, it widens them."""
+    def takes_quantised(self, dtype: torch.dtype) -> bool:
+        """Whether weights that are quantised in their file are best left so to compute in dtype; where not, it widens them."""
         ...
 
     def linear(self, weight: Matrix, bias: torch.Tensor | None) -> Linear:

@@ -13,8 +13,7 @@ from engine.quantised import Matrix, Quantised, as_dense
 class ReferenceOps:
     """engine.kernels.ops.Ops, one torch expression after the other."""
 
-    @property
-    def takes_quantised(self) -> bool:
+    def takes_quantised(self, dtype: torch.dtype) -> bool:
         return False
 
     def linear(self, weight: Matrix, bias: torch.Tensor | None) -> Linear:

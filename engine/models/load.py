@@ -24,7 +24,7 @@ def load_model(
     """
     config = checkpoint.decoder
     model_type = find_model(config.architecture)
-    layout, quantised = model_type.layout(config), ops.takes_quantised
+    layout, quantised = model_type.layout(config), ops.takes_quantised(dtype)
     weights = open_weights(checkpoint, layout, dtype, load_format, progress, device, quantised)
     model = model_type(config, weights, ops, max_positions)
     weights.finish()

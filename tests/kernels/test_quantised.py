@@ -1,7 +1,4 @@
-"""Products with quantised weights: bit for bit those with the dense weights that they stand for.
-
-Those are float32 ones, and rounded to bfloat16 where tiles compute in it (engine/kernels/cpu/blocks.h).
-"""
+"""Products with quantised weights: bit for bit those with the dense float32 weights that they stand for."""
 
 from dataclasses import replace
 
@@ -54,20 +51,22 @@ def test_float32(ops: CpuOps, bits: int, shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_bfloat16(ops: CpuOps, target: str, bits: int, shape: tuple[int, int]) -> None:
+def test_bfloat16(ops: CpuOps, bits: int, shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(bits)
     weight = draw(bits, shape, torch.bfloat16, generator)
     bias = torch.randn(shape[0], generator=generator).bfloat16()
     for tokens in TOKENS:
         x = torch.randn(tokens, shape[1], generator=generator).bfloat16()
-        if has_tiles(target):
-            wanted, logits = ops.linear(weight.dense(), bias)(x), ops.head(weight.dense())(x)
-        else:
-            exact = replace(weight, dtype=torch.float32).dense()
-            wanted = ops.linear(exact, bias.float())(x.float()).bfloat16()
-            logits = ops.head(exact)(x.float())
+        exact = replace(weight, dtype=torch.float32).dense()
+        wanted = ops.linear(exact, bias.float())(x.float()).bfloat16()
+        logits = ops.head(exact)(x.float())
         assert torch.equal(ops.linear(weight, bias)(x), wanted)
         assert torch.equal(ops.head(weight)(x), logits)
+
+
+def test_tiles_get_dense_weights(ops: CpuOps, target: str) -> None:
+    assert ops.takes_quantised(torch.float32)
+    assert ops.takes_quantised(torch.bfloat16) != has_tiles(target)
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -22,6 +22,9 @@ constexpr int kBlockTokens = 2 * kTileRows;
 constexpr int64_t kTileFewTokens = 2 * kBlockTokens;
 constexpr int64_t kTileGroupBytes = 768 * 1024;  // of weights; processors with AMX have a second cache of 2 MiB
 
+template <class Out>
+using TileProduct = Product<Bfloat16, Out, Dense<Bfloat16>>;
+
 struct alignas(64) TileConfig {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
     uint16_t row_bytes[16] = {};
@@ -44,8 +47,8 @@ inline void configure_tiles(int64_t tokens) {
     _tile_loadconfig(&config);
 }
 
-template <class Out, class Block>
-void put_block(const Product<Bfloat16, Out, Block>& p, int64_t pair, int64_t first, int64_t tokens, const float (*sums)[kPair]) {
+template <class Out>
+void put_block(const TileProduct<Out>& p, int64_t pair, int64_t first, int64_t tokens, const float (*sums)[kPair]) {
     for (int64_t m = 0; m < tokens; m++)
         for (int half = 0; half < 2; half++)
             if (pair * kPair + half * kPanel < p.outputs) p.put(first + m, pair * kPair + half * kPanel, load(&sums[m][half * kPanel]));
@@ -58,21 +61,10 @@ inline void fetch_ahead(const Bfloat16* tile) {
     for (int byte = 0; byte < kTileBytes; byte += 64) __builtin_prefetch(from + byte);
 }
 
-// `count` blocks of panels as tiles take them, [inputs / 2][lanes][2]: where they lie, or widened into the scratch.
-inline const Bfloat16* tile_panels(const Dense<Bfloat16>* blocks, int64_t, std::vector<Bfloat16>&) {
-    return reinterpret_cast<const Bfloat16*>(blocks);
-}
-
-template <class Block>
-const Bfloat16* tile_panels(const Block* blocks, int64_t count, std::vector<Bfloat16>& scratch) {
-    Bfloat16* panels = room_in(scratch, count * Block::kInputs * kPanel);
-    UintVec* to = reinterpret_cast<UintVec*>(panels);
-    for (int64_t block = 0; block < count; block++) {
-        alignas(kLine) Vec wide[Block::kInputs];
-        widen(blocks[block], wide);
-        for (int i = 0; i < Block::kInputs; i += 2) *to++ = (UintVec)wide[i] >> 16 | ((UintVec)wide[i + 1] & 0xffff0000u);
-    }
-    return panels;
+// Two panels as tiles take them, [2][inputs / 2][lanes][2].
+template <class Out>
+const Bfloat16* panels_of(const TileProduct<Out>& p, int64_t pair) {
+    return reinterpret_cast<const Bfloat16*>(p.panel(2 * pair));
 }
 
 // The sums of up to 32 tokens, of two tiles if `tall`, with one pair of panels; configure_tiles comes before.
@@ -102,8 +94,8 @@ inline void tile_sums(const BlockTokens& x, bool tall, const Bfloat16* w0, const
     _tile_stored(3, &sums[kTileRows][kPanel], sizeof sums[0]);
 }
 
-template <class Out, class Block>
-void few_block(const Product<Bfloat16, Out, Block>& p, const Bfloat16* panels, int64_t pair, int64_t first, int64_t tokens) {
+template <class Out>
+void few_block(const TileProduct<Out>& p, const Bfloat16* panels, int64_t pair, int64_t first, int64_t tokens) {
     alignas(64) float sums[kBlockTokens][kPair];
     const BlockTokens x = {p.x + first * p.inputs, p.inputs, kTileInputs};
     tile_sums(x, tokens > kTileRows, panels, panels + p.inputs * kPanel, p.inputs, first == 0, sums);
@@ -111,13 +103,12 @@ void few_block(const Product<Bfloat16, Out, Block>& p, const Bfloat16* panels, i
 }
 
 // A pair of panels meets all tokens before the next one does. Called by every thread of a team.
-template <class Out, class Block>
-void few_on_tiles(const Product<Bfloat16, Out, Block>& p) {
-    const int64_t whole = p.tokens / kBlockTokens * kBlockTokens, blocks = num_blocks<Block>(p.inputs);
-    static thread_local std::vector<Bfloat16> scratch;  // kept from call to call
+template <class Out>
+void few_on_tiles(const TileProduct<Out>& p) {
+    const int64_t whole = p.tokens / kBlockTokens * kBlockTokens;
 #pragma omp for schedule(static)
     for (int64_t pair = 0; pair < num_pairs(p.outputs); pair++) {
-        const Bfloat16* panels = tile_panels(p.panel(2 * pair), 2 * blocks, scratch);
+        const Bfloat16* panels = panels_of(p, pair);
         if (whole) configure_tiles(kBlockTokens);
         for (int64_t first = 0; first < whole; first += kBlockTokens) few_block(p, panels, pair, first, kBlockTokens);
         if (whole == p.tokens) continue;
@@ -146,16 +137,15 @@ inline void pack_tokens(const Bfloat16* x, int64_t tokens, int64_t inputs, Bfloa
 }
 
 // A thread's share of the panels, group by group; all tokens pass by one group before the next. Called by every thread of a team.
-template <class Out, class Block>
-void many_on_tiles(const Product<Bfloat16, Out, Block>& p, const Bfloat16* packed) {
+template <class Out>
+void many_on_tiles(const TileProduct<Out>& p, const Bfloat16* packed) {
     const int64_t pairs = num_pairs(p.outputs), threads = omp_get_num_threads(), me = omp_get_thread_num(), last = pairs * (me + 1) / threads;
     const int64_t size = p.inputs * kPair, group = std::max<int64_t>(1, kTileGroupBytes / (size * int64_t(sizeof(Bfloat16))));
-    static thread_local std::vector<Bfloat16> scratch;  // kept from call to call
     alignas(64) float sums[kBlockTokens][kPair];
     configure_tiles(kBlockTokens);
     for (int64_t begin = pairs * me / threads; begin < last; begin += group) {
         const int64_t count = std::min(group, last - begin);
-        const Bfloat16* panels = tile_panels(p.panel(2 * begin), 2 * count * num_blocks<Block>(p.inputs), scratch);
+        const Bfloat16* panels = panels_of(p, begin);
         for (int64_t first = 0; first < p.tokens; first += kBlockTokens)
             for (int64_t i = 0; i < count; i++) {
                 const BlockTokens x = {packed + first * p.inputs, kTileInputs, kBlockTokens * kTileInputs};
@@ -165,8 +155,8 @@ void many_on_tiles(const Product<Bfloat16, Out, Block>& p, const Bfloat16* packe
     }
 }
 
-template <class Out, class Block>
-void product_on_tiles(const Product<Bfloat16, Out, Block>& p) {
+template <class Out>
+void product_on_tiles(const TileProduct<Out>& p) {
     static thread_local std::vector<Bfloat16> scratch;  // the tokens as they are packed, kept from call to call
     const bool many = p.tokens > kTileFewTokens;
     Bfloat16* packed = many ? room_in(scratch, in_blocks(p.tokens) * p.inputs) : nullptr;

@@ -225,7 +225,8 @@ struct Attention {
         for (int i = 0; i < task.count; i++) {
             int64_t token = (task.first + i) / shape.group(), head = task.kv_head * shape.group() + (task.first + i) % shape.group();
             T* to = out + (query_starts[task.row] + token) * shape.heads * shape.head_dim + head * shape.head_dim;
-            for (int64_t d = 0; d < shape.head_dim; d += kLanes) store(to + d, load(&s.out[i * shape.head_dim + d]) / s.total[i]);
+            const float share = 1.f / s.total[i];
+            for (int64_t d = 0; d < shape.head_dim; d += kLanes) store(to + d, load(&s.out[i * shape.head_dim + d]) * share);
         }
     }
 

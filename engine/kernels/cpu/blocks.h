@@ -2,13 +2,11 @@
 // quantised as in a GGUF file, which the products widen on their way.
 //
 // A quantised weight is widened to bit for bit the file's number in float32: scale * quant is exact, because in all its formats the two have at
-// most 24 bits together, and the sum with the least value is rounded once. Tiles take bfloat16 (T is what is computed in), so where there are
-// tiles all products in it round the number to that: a token meets the same weights however many others there are.
+// most 24 bits together, and the sum with the least value is rounded once. Tiles take bfloat16, and get dense weights.
 //
 // weights(i): of input i.
 #pragma once
 
-#include "tiles.h"
 #include "vec.h"
 
 template <class T>
@@ -32,20 +30,7 @@ struct Dense<Bfloat16> {
     Vec weights(int i) const { return (Vec)(i == 0 ? pairs << 16 : pairs & 0xffff0000u); }
 };
 
-inline Vec rounded(Vec weights, const float*) {
-    return weights;
-}
-
-inline Vec rounded(Vec weights, const Bfloat16*) {
-#ifdef HAS_TILES
-    return round_to_bfloat16(weights);
-#else
-    return weights;
-#endif
-}
-
 // 4 bits a weight: scale * quant + least. A word has eight inputs of an output, from its low bits on.
-template <class T>
 struct Four {
     static constexpr int kInputs = 32, kWordInputs = 8;
     Vec scale, least;
@@ -53,12 +38,11 @@ struct Four {
 
     Vec weights(int i) const {
         UintVec quants = words[i / kWordInputs] >> 4 * (i % kWordInputs) & 15;
-        return rounded(__builtin_convertvector((IntVec)quants, Vec) * scale + least, static_cast<const T*>(nullptr));
+        return __builtin_convertvector((IntVec)quants, Vec) * scale + least;
     }
 };
 
 // 8 bits a weight, with a sign: scale * quant. A word has four inputs of an output, from its low bits on.
-template <class T>
 struct Eight {
     static constexpr int kInputs = 16, kWordInputs = 4;
     Vec scale;
@@ -66,6 +50,6 @@ struct Eight {
 
     Vec weights(int i) const {
         IntVec quants = (IntVec)(words[i / kWordInputs] << (24 - i % kWordInputs * 8)) >> 24;
-        return rounded(__builtin_convertvector(quants, Vec) * scale, static_cast<const T*>(nullptr));
+        return __builtin_convertvector(quants, Vec) * scale;
     }
 };

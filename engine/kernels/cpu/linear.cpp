@@ -109,16 +109,18 @@ void linear(const Product<float, Out, Block>& p) {
 }
 
 template <class Out, class Block>
-bool linear_on_tiles(const Product<Bfloat16, Out, Block>& p) {
+bool linear_on_tiles(const Product<Bfloat16, Out, Block>&) {
+    return false;
+}
+
 #ifdef HAS_TILES
+template <class Out>
+bool linear_on_tiles(const TileProduct<Out>& p) {
     if (p.tokens <= kVectorRows || p.inputs % kTileInputs || !tiles_allowed()) return false;
     product_on_tiles(p);
     return true;
-#else
-    (void)p;
-    return false;
-#endif
 }
+#endif
 
 template <class Out, class Block>
 void linear(const Product<Bfloat16, Out, Block>& p) {
@@ -143,12 +145,21 @@ void linear(const T* x, const Weight& weight, const T* bias, Out* out, int64_t t
     auto with = [&](auto panels) { linear(Product<T, Out, std::remove_const_t<std::remove_pointer_t<decltype(panels)>>>{x, panels, bias, out, tokens, inputs, outputs, activation}); };
     switch (weight.kind) {
         case Weight::dense: return with(static_cast<const Dense<T>*>(weight.panels));
-        case Weight::four: return with(static_cast<const Four<T>*>(weight.panels));
-        case Weight::eight: return with(static_cast<const Eight<T>*>(weight.panels));
+        case Weight::four: return with(static_cast<const Four*>(weight.panels));
+        case Weight::eight: return with(static_cast<const Eight*>(weight.panels));
     }
 }
 
 }  // namespace
+
+// Whether products in bfloat16 are done on tiles.
+extern "C" int64_t has_tiles() {
+#ifdef HAS_TILES
+    return tiles_allowed();
+#else
+    return 0;
+#endif
+}
 
 extern "C" void linear_float32(const float* x, const Weight* weight, const float* bias, float* out, int64_t tokens, int64_t inputs, int64_t outputs) {
     linear(x, *weight, bias, out, tokens, inputs, outputs);

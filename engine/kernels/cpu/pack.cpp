@@ -53,11 +53,11 @@ extern "C" void pack_weight_bfloat16(const Bfloat16* weight, Bfloat16* packed, i
 }
 
 // quants [outputs, inputs] below 16; scales and leasts [outputs, inputs / 32].
-extern "C" void pack_four(const uint8_t* quants, const float* scales, const float* leasts, Four<float>* packed, int64_t outputs, int64_t inputs) {
-    pack_blocks(quants, scales, packed, outputs, inputs, [&](Four<float>& to, int64_t lane, int64_t from) { to.least[lane] = leasts[from]; });
+extern "C" void pack_four(const uint8_t* quants, const float* scales, const float* leasts, Four* packed, int64_t outputs, int64_t inputs) {
+    pack_blocks(quants, scales, packed, outputs, inputs, [&](Four& to, int64_t lane, int64_t from) { to.least[lane] = leasts[from]; });
 }
 
 // quants [outputs, inputs]; scales [outputs, inputs / 16].
-extern "C" void pack_eight(const uint8_t* quants, const float* scales, Eight<float>* packed, int64_t outputs, int64_t inputs) {
-    pack_blocks(quants, scales, packed, outputs, inputs, [](Eight<float>&, int64_t, int64_t) {});
+extern "C" void pack_eight(const uint8_t* quants, const float* scales, Eight* packed, int64_t outputs, int64_t inputs) {
+    pack_blocks(quants, scales, packed, outputs, inputs, [](Eight&, int64_t, int64_t) {});
 }

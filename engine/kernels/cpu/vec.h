@@ -6,6 +6,7 @@
 #include <cstring>
 
 #if defined(__AVX512F__)
+#include <immintrin.h>
 constexpr int kLanes = 16;
 constexpr int kRegisters = 32;
 #elif defined(__AVX2__)
@@ -47,19 +48,18 @@ inline UintVec rounding(UintVec bits) {
     return 0x7fff + ((bits >> 16) & 1);
 }
 
-// To numbers that bfloat16 has.
-inline Vec round_to_bfloat16(Vec x) {
-    UintVec bits = (UintVec)x;
-    return (Vec)((bits + rounding(bits)) & 0xffff0000u);
-}
-
-// Round to nearest even; a NaN stays one.
+// Round to nearest even; a NaN stays one. The processor's own instruction takes numbers below 2^-126 for 0.
 inline void store(Bfloat16* p, Vec x) {
+#if defined(__AVX512BF16__)
+    __m256bh rounded = _mm512_cvtneps_pbh((__m512)x);
+    std::memcpy(p, &rounded, sizeof rounded);
+#else
     UintVec bits = (UintVec)x;
     UintVec rounded = (bits + rounding(bits)) >> 16;
     UintVec quiet = (bits >> 16) | 0x40;
     UintVec kept = (UintVec)(x == x);
     *reinterpret_cast<HalfVec*>(p) = __builtin_convertvector((rounded & kept) | (quiet & ~kept), HalfVec);
+#endif
 }
 
 inline float to_float(float x) {
@@ -83,10 +83,15 @@ inline void from_float(Bfloat16* p, float x) {
     p->bits = x == x ? uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) : uint16_t((bits >> 16) | 0x40);
 }
 
+// Over the lanes, which the compiler would add one by one.
 inline float sum(Vec x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)x);
+#else
     float total = 0;
     for (int i = 0; i < kLanes; i++) total += x[i];
     return total;
+#endif
 }
 
 inline Vec max(Vec a, Vec b) {
@@ -98,9 +103,13 @@ inline Vec min(Vec a, Vec b) {
 }
 
 inline float max(Vec x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)x);
+#else
     float most = x[0];
     for (int i = 1; i < kLanes; i++) most = x[i] > most ? x[i] : most;
     return most;
+#endif
 }
 
 // e^x within 3 units in the last place for normal results; below the smallest normal float it is 0.

@@ -46,8 +46,7 @@ class GpuOps:
         self._zeros = Zeros()
         self._attention: dict[AttentionShape, tuple[PagedAttention, PagedAttention]] = {}
 
-    @property
-    def takes_quantised(self) -> bool:
+    def takes_quantised(self, dtype: torch.dtype) -> bool:
         return False
 
     def linear(self, weight: Matrix, bias: torch.Tensor | None) -> Linear:

@@ -9,6 +9,14 @@
 
 #include "vec.h"
 
+// The compiler's header has the names already, and ends where they are used.
+#define _tile_loadconfig load_config
+#define _tile_release release_tiles
+#define _tile_zero zero_tile
+#define _tile_loadd load_tile
+#define _tile_stored store_tile
+#define _tile_dpbf16ps multiply_tiles
+
 struct Tile {
     int rows = 0, row_bytes = 0;
     unsigned char bytes[16][64] = {};
