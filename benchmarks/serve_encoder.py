@@ -151,7 +151,7 @@ async def load(url: str, texts: list[str], num_clients: int, size: int) -> tuple
             await embed(session, part)
             latencies.append(time.perf_counter() - began)
 
-    async with aiohttp.ClientSession(url) as session:
+    async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=num_clients)) as session:
         began = time.perf_counter()
         await asyncio.gather(*(client(session) for _ in range(num_clients)))
         return time.perf_counter() - began, latencies
