@@ -75,12 +75,13 @@ class Defaults:
 
 
 DEFAULTS: Mapping[Device, Defaults] = {
-    "cpu": Defaults(max_requests=128, max_batch_tokens=512, kv_memory=2 << 30),
+    "cpu": Defaults(max_requests=128, max_batch_tokens=256, kv_memory=2 << 30),
     "cuda": Defaults(max_requests=256, max_batch_tokens=2048, kv_memory=0),
 }
-# An encoder keeps nothing of a request, and a GPU is busy only with thousands of tokens at once.
+# An encoder keeps nothing of a request, none of its inputs waits for its turn in a step, and a GPU is busy only with thousands of
+# tokens at once.
 ENCODER_DEFAULTS: Mapping[Device, Defaults] = {
-    "cpu": DEFAULTS["cpu"],
+    "cpu": Defaults(max_requests=128, max_batch_tokens=512, kv_memory=0),
     "cuda": Defaults(max_requests=512, max_batch_tokens=8192, kv_memory=0),
 }
 PIECE_TOKENS = (

@@ -11,6 +11,7 @@ from engine.encode_step import EncodeInput, EncodePlan, EncodeResult, EncoderRun
 from engine.loop.gap_meter import GapMeter
 from engine.loop.observer import EngineObserver
 from engine.loop.outbox import Outbox, Publish
+from engine.loop.patience import find_patience
 from engine.loop.reception import Reception
 from engine.request import Abort, Encode, Started, Submit
 from engine.scheduler.inputs import InputRequest, InputScheduler
@@ -49,6 +50,7 @@ class EncoderEngine:
         self._in_flight: InFlight | None = None
         self._num_launched = 0
         self.num_steps = 0  # steps whose result was read
+        self._last_seconds, self._last_tokens = 0.0, 1  # of the newest of them
         self.kv_usage = 0.0  # nothing is kept from one step to the next
 
     @property
@@ -62,6 +64,14 @@ class EncoderEngine:
     @property
     def has_work(self) -> bool:
         return self._in_flight is not None or self.num_waiting > 0 or len(self._outbox) > 0
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the next `step` may be waited with, to be asked for right after one."""
+        if self._in_flight is None:
+            return 0.0
+        num_tokens = sum(request.num_tokens for request in self._in_flight.requests)
+        return find_patience(min(1.0, num_tokens / self._last_tokens) * self._last_seconds)
 
     def requests_of(self, client: int) -> tuple[int, ...]:
         """The ids of a client's requests that have not ended."""
@@ -149,6 +159,7 @@ class EncoderEngine:
             if self._scheduler.end(request):
                 self._answer(request, result, place)
         self.num_steps = result.step
+        self._last_seconds, self._last_tokens = result.seconds, result.num_tokens
         self._outbox.flush(result.step)
         gap = self._gap_meter.measure(step.launched, result.seconds, self.has_work)
         self._observer.on_step(result.num_tokens, len(step.requests), result.seconds, gap)

@@ -13,6 +13,7 @@ from engine.loop.observer import EngineObserver
 from engine.loop.outbox import Outbox, Publish
 from engine.loop.owners import Owners
 from engine.loop.pace import Pace
+from engine.loop.patience import find_patience
 from engine.loop.reception import Reception
 from engine.request import MAX_STOP_IDS, Abort, Encode, Started, Submit
 from engine.scheduler.blocks import Chain
@@ -64,6 +65,7 @@ class Engine:
         self._in_flight: InFlight | None = None
         self._waited = False  # the last plan left requests in the queue
         self._num_steps = 0
+        self._last_seconds = 0.0  # of the step that was read last
 
     @property
     def num_running(self) -> int:
@@ -85,6 +87,13 @@ class Engine:
     @property
     def has_work(self) -> bool:
         return self._in_flight is not None or self._scheduler.has_work or len(self._outbox) > 0
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the next `step` may be waited with, to be asked for right after one."""
+        if self._in_flight is None:
+            return 0.0
+        return find_patience(min(self._last_seconds, self._pace.expect(self._in_flight.num_chunk_tokens)))
 
     def requests_of(self, client: int) -> tuple[int, ...]:
         """The ids of a client's requests that have not ended."""
@@ -193,7 +202,7 @@ class Engine:
         result = step.pending.result()
         self._history.append(result.slots, result.tokens)
         self._outbox.add(result, self._owners)
-        self._num_steps = result.step
+        self._num_steps, self._last_seconds = result.step, result.seconds
         self._outbox.flush(result.step)
         ended = result.slots[result.finishes != 0].tolist()
         self._scheduler.commit(result.step, ended, result.failed)

@@ -30,6 +30,10 @@ class Pace:
         least = min(self._plain_seconds, WORTH_A_STEP * self._token_seconds)
         return max(FEWEST, int(max(left, least) / self._token_seconds))
 
+    def expect(self, num_chunk_tokens: int) -> float:
+        """Seconds of a step with so many tokens of prompts."""
+        return self._plain_seconds + num_chunk_tokens * self._token_seconds
+
     def observe(self, num_chunk_tokens: int, seconds: float) -> None:
         """One step is over."""
         if num_chunk_tokens == 0:

@@ -165,6 +165,8 @@ class EngineHost:
             if not self._engine.has_work and not poller.poll(REST_MS):
                 self._engine.idle()
                 poller.poll()
+            if (patience := self._engine.patience) > 0:
+                time.sleep(patience)
             self._intake.take(self._engine, step_seconds)
             began = time.perf_counter()
             self._engine.step()
