@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import aiohttp
 import numpy as np
@@ -64,7 +64,7 @@ def main(
     vllm: Annotated[
         Path | None, typer.Option(help="Where vLLM for GPUs lies; its process alone has it on its path.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the servers compute.")] = "cpu",
     num_texts: Annotated[int, typer.Option(min=64, help="Texts of a run.")] = 1000,
     dtypes: Annotated[str, typer.Option(help="What the servers compute in.")] = "float32,bfloat16",
     out: Annotated[Path | None, typer.Option(help="Write the JSON document there too.")] = None,

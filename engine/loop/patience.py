@@ -3,9 +3,8 @@
 Made as soon as there is a step to follow, a plan would leave what comes during that step to the one after the next.
 """
 
-PART = (
-    0.5  # of what the step under way should take at the least: steps of one size take now more and now less
-)
+# Of what the step under way should take at the least: steps of one size take now more and now less.
+PART = 0.5
 HOST_SECONDS = 0.003  # to plan and launch
 
 
