@@ -53,6 +53,7 @@ class Access:
         return call
 
     def leave(self, call: Call) -> None:
+        """May be called again."""
         self.calls.discard(call)
         call.close()
 

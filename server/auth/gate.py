@@ -32,12 +32,14 @@ class Gate:
         state["call"] = call
         state["notes"].key = call.key_name
 
-        async def with_standings(message: Message) -> None:
+        async def send_of_call(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(rate_headers(call.standings))
+            elif not message.get("more_body", False):
+                self._access.leave(call)  # whoever has read the whole answer may ask again at once
             await send(message)
 
         try:
-            await self._app(scope, receive, with_standings)
+            await self._app(scope, receive, send_of_call)
         finally:
             self._access.leave(call)
