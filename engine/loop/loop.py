@@ -126,9 +126,12 @@ class Engine:
         """From now on every new request is rejected; those that are here go on."""
         self._reception.drain()
 
-    def step(self) -> None:
-        """Launch the next step if there is one to compute, then wait for the one before and publish it."""
-        plan = self._scheduler.plan(self._pace.max_chunk_tokens)
+    def step(self, step_tokens: int | None = None) -> None:
+        """Launch the next step if there is one to compute, then wait for the one before and publish it.
+
+        step_tokens: prompts are read while the step has no more; None: as many as the settings let it have.
+        """
+        plan = self._scheduler.plan(self._pace.max_chunk_tokens, step_tokens)
         launched = None if plan is None else self._launch(plan)
         self._outbox.flush(self._num_steps)  # answers to messages do not wait for the step in flight
         previous, self._in_flight = self._in_flight, launched

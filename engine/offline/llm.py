@@ -23,6 +23,7 @@ from engine.offline.progress import token_bar
 from engine.offline.prompts import find_prompt, role_prompt
 from engine.offline.scores import activate, classification, cosines
 from engine.offline.transcript import Transcript, gather
+from engine.offline.turns import even_tokens, longest_first
 from engine.offline.validate import (
     Message,
     ModelLimits,
@@ -256,7 +257,7 @@ class LLM:
 
         answers = Answers(submits, on_token)
         with token_bar("prompts", len(submits), progress) as bar:
-            self._local.run(submits, answers, after_step)
+            self._local.run(longest_first(submits), answers, after_step, even_tokens(submits))
         for answer in answers:
             transcripts[answer.submit.id].finish(answer)
         return list(transcripts.values())

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from engine.config import EngineConfig
+from engine.loop.loop import Engine
 from engine.loop.observer import SilentObserver
 from engine.offline.interrupts import HeldInterrupts
 from engine.process.environment import share_cores
@@ -40,10 +41,15 @@ class LocalEngine:
         self.max_model_len = loaded.max_model_len
 
     def run(
-        self, messages: Sequence[Submit] | Sequence[Encode], reader: Reader, after_step: Callable[[], None]
+        self,
+        messages: Sequence[Submit] | Sequence[Encode],
+        reader: Reader,
+        after_step: Callable[[], None],
+        step_tokens: int | None = None,
     ) -> None:
         """Computes until all have ended; interrupted, between two steps, it leaves the engine empty.
 
+        step_tokens: a decoder reads prompts while a step has no more; None: as many as the settings let it have.
         Raises RuntimeError once it is closed.
         """
         if self._is_closed:
@@ -54,7 +60,7 @@ class LocalEngine:
                 for message in messages:
                     self.engine.submit(message, _CLIENT)
                 while self.engine.has_work:
-                    self.engine.step()
+                    self._step(step_tokens)
                     after_step()
                     interrupts.let_through()
             finally:
@@ -64,6 +70,12 @@ class LocalEngine:
         """Free the model's memory and threads."""
         self._is_closed = True
         self.engine.close()
+
+    def _step(self, step_tokens: int | None) -> None:
+        if isinstance(self.engine, Engine):
+            self.engine.step(step_tokens)
+        else:
+            self.engine.step()
 
     def _empty(self, abort: Abort) -> None:
         self.engine.abort(abort)

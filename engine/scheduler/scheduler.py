@@ -102,11 +102,12 @@ class Scheduler:
             self._aborted.append(row)
         return request
 
-    def plan(self, max_chunk_tokens: int | None = None) -> Plan | None:
+    def plan(self, max_chunk_tokens: int | None = None, step_tokens: int | None = None) -> Plan | None:
         """The next step, or None when there is nothing to compute and nothing to tell the device.
 
         Rows that wait for their next token, and owners who may come, are kept waiting by `max_chunk_tokens` of
-        prompts at most, or by a piece where that is more; None: no such limit.
+        prompts at most, or by a piece where that is more. Prompts are read while the step has no more than `step_tokens`,
+        those of the rows that wait included. None: no such limit.
         """
         assert self._committed >= self._planned - 1, "plans are at most one step ahead of the results"
         draft = Draft(self._planned + 1)
@@ -116,8 +117,10 @@ class Scheduler:
                 self._turn(row, draft)
         self._make_room(draft)
         draft.budget = self._max_batch_tokens - len(self._wheel)
+        if step_tokens is not None:
+            self._limit_chunks(draft, step_tokens - len(self._wheel))
         if max_chunk_tokens is not None and (len(self._wheel) or self._shares.tells_apart):
-            draft.budget = min(draft.budget, max(max_chunk_tokens, self._unread.piece))
+            self._limit_chunks(draft, max_chunk_tokens)
         self._read_on(draft)
         while self._may_admit(draft) and self._admit(draft):
             pass
@@ -152,6 +155,10 @@ class Scheduler:
             raise RuntimeError(f"{len(self._requests)} requests are live, but {known} run or wait")
         self._rows.check()
         self._shares.check(len(self._queue) + len(self._unread))
+
+    def _limit_chunks(self, draft: Draft, num_tokens: int) -> None:
+        """A piece may always be read."""
+        draft.budget = min(draft.budget, max(num_tokens, self._unread.piece))
 
     def _evict_aborted(self, draft: Draft) -> None:
         for row in self._aborted:

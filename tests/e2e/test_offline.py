@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, decoders, models
 
 from engine import LLM, SamplingParams
 from engine.offline.outputs import RequestOutput
-from engine.request import MAX_STOP_IDS
+from engine.offline.turns import FEWEST_TOKENS
+from engine.request import MAX_STOP_IDS, Submit
 
 REFERENCES = Path(__file__).parents[1] / "data/smollm2_refs.json"
 
@@ -166,12 +167,12 @@ def test_an_interrupted_call_leaves_nothing_behind(llm: LLM, monkeypatch: pytest
     num_steps = 0
     step = llm._local.engine.step
 
-    def interrupted() -> None:
+    def interrupted(step_tokens: int | None = None) -> None:
         nonlocal num_steps
         num_steps += 1
         if num_steps == 4:
             raise KeyboardInterrupt
-        step()
+        step(step_tokens)  # type: ignore[call-arg]
 
     monkeypatch.setattr(llm._local.engine, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -184,6 +185,15 @@ def test_an_interrupted_call_leaves_nothing_behind(llm: LLM, monkeypatch: pytest
     assert list(output.outputs[0].token_ids) == case["output_ids"]
 
 
+@pytest.fixture
+def python_handles_ctrl_c() -> Iterator[None]:
+    """As it does but where tests are a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_ctrl_c_within_a_step_waits_for_its_end(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler: Any = llm._local.engine._scheduler
     commit = scheduler.commit
@@ -201,6 +211,27 @@ def test_ctrl_c_within_a_step_waits_for_its_end(llm: LLM, monkeypatch: pytest.Mo
     llm._local.engine.idle()
     [output] = llm.generate([CASES[0]["prompt_ids"]], greedy(64), progress=False)
     assert list(output.outputs[0].token_ids) == CASES[0]["output_ids"]
+
+
+def test_the_longest_answers_begin_and_steps_are_even(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine: Any = llm._local.engine
+    submit, step, begun, sizes = engine.submit, engine.step, list[int](), set[int | None]()
+
+    def submitted(message: Submit, client: int) -> None:
+        begun.append(message.sampling.max_tokens)
+        submit(message, client)
+
+    def stepped(step_tokens: int | None = None) -> None:
+        sizes.add(step_tokens)
+        step(step_tokens)
+
+    monkeypatch.setattr(engine, "submit", submitted)
+    monkeypatch.setattr(engine, "step", stepped)
+    prompts = [(7,) * 700, (8, 9), (9, 9, 9)]
+    outputs = llm.generate(prompts, [greedy(1), greedy(3), greedy(2)], ignore_eos=True, progress=False)
+    assert begun == [3, 2, 1]
+    assert sizes == {FEWEST_TOKENS}
+    assert [len(output.outputs[0].token_ids) for output in outputs] == [1, 3, 2]
 
 
 def test_any_thread_may_generate(llm: LLM) -> None:
