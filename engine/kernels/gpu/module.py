@@ -1,6 +1,5 @@
 """Kernels by name, compiled for one model and launched on torch's current stream."""
 
-import ctypes
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -115,54 +114,52 @@ class CupyKernel:
         self._function = function
         self._shared_bytes = shared_bytes
         self._overlapped = overlapped
-        self._kernel: Any = None
+        self._launch: _Launch | None = None
 
     def __call__(self, grid: Grid, block: int, *args: Argument) -> None:
-        if self._kernel is None:
-            self._kernel = self._library.load(self._cubin.result(), self._function, self._shared_bytes)
+        if self._launch is None:
+            kernel = self._library.load(self._cubin.result(), self._function, self._shared_bytes)
+            self._launch = _Launch(kernel, self._shared_bytes, self._overlapped)
         stream = torch.cuda.current_stream(self._library.device).cuda_stream
-        shape = (grid, 1, 1) if isinstance(grid, int) else grid
-        launch(self._kernel.kernel.ptr, shape, block, self._shared_bytes, stream, args, self._overlapped)
+        self._launch((grid, 1, 1) if isinstance(grid, int) else grid, block, stream, args)
 
 
-def launch(
-    function: int,
-    grid: tuple[int, int, int],
-    block: int,
-    shared_bytes: int,
-    stream: int,
-    args: Sequence[Argument],
-    overlapped: bool,
-) -> None:
-    """Queue a kernel. CuPy's own launch knows nothing of overlap (CUDA C++ Programming Guide, "Programmatic Dependent Launch")."""
-    from cuda.bindings import driver  # pyright: ignore[reportMissingImports]
+class _Launch:
+    """Queues a kernel; what stays the same from one time to the next is made once. Used by one thread.
 
-    config = driver.CUlaunchConfig()
-    config.gridDimX, config.gridDimY, config.gridDimZ = grid
-    config.blockDimX, config.blockDimY, config.blockDimZ = block, 1, 1
-    config.sharedMemBytes, config.hStream = shared_bytes, driver.CUstream(stream)
-    if overlapped:
-        attribute = driver.CUlaunchAttribute()
-        attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-        attribute.value.programmaticStreamSerializationAllowed = 1
-        config.attrs, config.numAttrs = [attribute], 1
-    words = [as_word(arg) for arg in args]
-    packed = tuple(word.item() for word in words), tuple(_C_TYPES[type(word)] for word in words)
-    (status,) = driver.cuLaunchKernelEx(config, driver.CUfunction(function), packed, 0)
-    if status != driver.CUresult.CUDA_SUCCESS:
-        raise RuntimeError(
-            f"a kernel was not launched ({status}): grid {grid}, block {block}, {shared_bytes} B shared"
-        )
+    CuPy's own launch knows nothing of overlap (CUDA C++ Programming Guide, "Programmatic Dependent Launch").
+    """
 
+    def __init__(self, kernel: Any, shared_bytes: int, overlapped: bool) -> None:
+        """kernel: CuPy's."""
+        from cuda.bindings import driver  # pyright: ignore[reportMissingImports]
 
-_C_TYPES: dict[type[np.generic], type[Any]] = {  # not by dtype.name, which numpy spells out anew each time
-    np.uint64: ctypes.c_void_p,
-    np.int64: ctypes.c_int64,
-    np.int32: ctypes.c_int32,
-    np.uint32: ctypes.c_uint32,
-    np.float32: ctypes.c_float,
-    np.float64: ctypes.c_double,
-}
+        self._driver = driver
+        self._kernel = kernel  # what the function lies in lives as long
+        self._function = driver.CUfunction(kernel.kernel.ptr)
+        self._config = driver.CUlaunchConfig()
+        self._config.sharedMemBytes = shared_bytes
+        if overlapped:
+            attribute = driver.CUlaunchAttribute()
+            attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            attribute.value.programmaticStreamSerializationAllowed = 1
+            self._config.attrs, self._config.numAttrs = [attribute], 1
+        self._words = self._addresses = np.zeros(0, np.uint64)  # arguments, and where each of them lies
+
+    def __call__(self, grid: tuple[int, int, int], block: int, stream: int, args: Sequence[Argument]) -> None:
+        if len(args) != len(self._words):
+            self._words = np.zeros(len(args), np.uint64)
+            self._addresses = self._words.ctypes.data + 8 * np.arange(len(args), dtype=np.uint64)
+        self._words[:] = [as_bits(arg) for arg in args]
+        config, driver = self._config, self._driver
+        config.gridDimX, config.gridDimY, config.gridDimZ = grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = block, 1, 1
+        config.hStream = driver.CUstream(stream)
+        (status,) = driver.cuLaunchKernelEx(config, self._function, self._addresses.ctypes.data, 0)
+        if status != driver.CUresult.CUDA_SUCCESS:
+            raise RuntimeError(
+                f"a kernel was not launched ({status}): grid {grid}, block {block}, {config.sharedMemBytes} B shared"
+            )
 
 
 @cache
@@ -188,6 +185,13 @@ def as_word(argument: Argument) -> np.generic:
             return np.int32(argument)
         case float():
             return np.float32(argument)
+
+
+def as_bits(argument: Argument) -> int:
+    """The same as a number of as many bits, of which a kernel takes the lower ones."""
+    if isinstance(argument, torch.Tensor):
+        return argument.data_ptr()
+    return int.from_bytes(as_word(argument).tobytes(), "little")
 
 
 def architecture_of(major: int, minor: int) -> str:

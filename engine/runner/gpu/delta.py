@@ -1,6 +1,9 @@
 """A plan's changes as one array of words, for cuda/apply.cu. Work is proportional to what changes."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -45,12 +48,13 @@ def build_delta(plan: Plan, rows: DeviceRows) -> Delta:
         _admit_words(admit, own, rows.vocab.give(admit, own, plan.step), rows)
         for admit, own in zip(plan.admit, biases, strict=True)
     ]
-    block_slots, block_ids = _columns(plan.blocks)
-    pairs = block_slots, block_ids, _ranks(block_slots), *_columns(plan.chunks)
-    lens = [len(record) for record in records]
-    starts = len(lens) + sum(map(len, pairs)) + np.cumsum([0, *lens], dtype=np.int32)[:-1]
+    block_slots = [slot for slot, _ in plan.blocks]
+    blocks = *block_slots, *(block for _, block in plan.blocks), *_ranks(block_slots)
+    chunks = *(slot for slot, _ in plan.chunks), *(size for _, size in plan.chunks)
+    starts = accumulate(map(len, records), initial=len(records) + len(blocks) + len(chunks))
+    listed = np.array((*plan.evict, *islice(starts, len(records)), *blocks, *chunks), np.int32)
     return Delta(
-        words=np.concatenate((np.array(plan.evict, np.int32), starts.astype(np.int32), *pairs, *records)),
+        words=np.concatenate((listed, *records)),
         num_evicted=len(plan.evict),
         num_admitted=len(plan.admit),
         num_blocks=len(plan.blocks),
@@ -59,17 +63,13 @@ def build_delta(plan: Plan, rows: DeviceRows) -> Delta:
     )
 
 
-def _columns(pairs: tuple[tuple[int, int], ...]) -> tuple[Words, Words]:
-    columns = np.array(pairs, np.int32).reshape(-1, 2).T
-    return columns[0], columns[1]
-
-
-def _ranks(slots: Words) -> Words:
+def _ranks(slots: Sequence[int]) -> list[int]:
     """How many entries before each one are equal to it."""
-    order = np.argsort(slots, kind="stable")
-    ordered = slots[order]
-    ranks = np.empty_like(slots)
-    ranks[order] = np.arange(len(slots)) - np.searchsorted(ordered, ordered)
+    seen = Counter[int]()
+    ranks = []
+    for slot in slots:
+        ranks.append(seen[slot])
+        seen[slot] += 1
     return ranks
 
 
