@@ -187,7 +187,8 @@ def test_errors_are_the_clients_own(client: openai.OpenAI, model: str) -> None:
     assert isinstance(long.value.body, dict)
     assert long.value.body["n_prompt_tokens"] > long.value.body["max_model_len"]
     with pytest.raises(openai.APIStatusError) as late:
-        client.completions.create(model=model, prompt="Once", max_tokens=2000, extra_body={"timeout": 0.05})
+        slow = {"timeout": 0.05, "ignore_eos": True}
+        client.completions.create(model=model, prompt="Once", max_tokens=2000, extra_body=slow)
     assert late.value.status_code == 408
 
 
