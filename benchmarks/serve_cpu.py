@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -81,14 +81,50 @@ def main(
             peers += _others(paths, gguf, dtypes.split(","), max(levels), scratch)
         if quick:
             repeats = rounds = 1
-        results, failures = _measure_all(peers, levels, repeats, rounds, scratch)
-    Console(width=100).print(_table(results))
-    document = json.dumps(_document(gguf, results, failures))
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(document + "\n", encoding="utf-8")
-    typer.echo(document)
-    raise typer.Exit(1 if failures else 0)
+        found = Found(gguf.name, out)
+        _measure_all(peers, levels, repeats, rounds, scratch, found)
+    Console(width=100).print(_table(found.results))
+    typer.echo(found.document())
+    raise typer.Exit(1 if found.failures else 0)
+
+
+@dataclass(slots=True)
+class Found:
+    """What was measured so far, and written at once, so that a run that is cut off is not lost."""
+
+    model: str
+    out: Path | None
+    results: list[Result] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)  # why a server could not be measured
+
+    def add(self, result: Result) -> None:
+        self.results.append(result)
+        first = f"first after {result.ttft_ms:.0f} ms"
+        typer.echo(f"  {result.concurrency} at once: {result.output_throughput} tok/s, {first}", err=True)
+        self._write()
+
+    def fail(self, failure: str) -> None:
+        self.failures.append(failure)
+        typer.echo(f"error: {failure}", err=True)
+        self._write()
+
+    def document(self) -> str:
+        return json.dumps(
+            {
+                "benchmark": "serve_cpu",
+                "machine": describe_machine(),
+                "model": self.model,
+                "prompt_tokens": PROMPT_TOKENS,
+                "output_tokens": OUTPUT_TOKENS,
+                "results": [asdict(result) for result in self.results],
+                "failures": self.failures,
+            }
+        )
+
+    def _write(self) -> None:
+        if self.out is not None:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self.out.write_text(self.document() + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,21 +156,16 @@ def _others(paths: Programs, gguf: Path, dtypes: list[str], num_slots: int, scra
 
 
 def _measure_all(
-    peers: list[Peer], levels: list[int], repeats: int, rounds: int, scratch: Path
-) -> tuple[list[Result], list[str]]:
-    """Results, and why a server could not be measured; the others are measured all the same."""
-    results: list[Result] = []
-    failures: list[str] = []
+    peers: list[Peer], levels: list[int], repeats: int, rounds: int, scratch: Path, found: Found
+) -> None:
+    """A server that cannot be measured leaves the others to be."""
     for place, peer in enumerate(peers):
         typer.echo(f"{peer.name} ...", err=True)
         try:
             for result in _measure_peer(peer, levels, repeats, rounds, scratch / f"{place}.log"):
-                typer.echo(f"  {result.concurrency} at once: {result.output_throughput} tok/s", err=True)
-                results.append(result)
+                found.add(result)
         except StartFailed as error:
-            failures.append(str(error))
-            typer.echo(f"error: {error}", err=True)
-    return results, failures
+            found.fail(str(error))
 
 
 def _measure_peer(peer: Peer, levels: list[int], repeats: int, rounds: int, log: Path) -> Iterator[Result]:
@@ -204,18 +235,6 @@ def _table(results: list[Result]) -> Table:
             f"{result.memory_bytes / (1 << 20):.0f}",
         )
     return table
-
-
-def _document(gguf: Path, results: list[Result], failures: list[str]) -> dict[str, object]:
-    return {
-        "benchmark": "serve_cpu",
-        "machine": describe_machine(),
-        "model": gguf.name,
-        "prompt_tokens": PROMPT_TOKENS,
-        "output_tokens": OUTPUT_TOKENS,
-        "results": [asdict(result) for result in results],
-        "failures": failures,
-    }
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from rich.table import Table
 from benchmarks.shapes import SHAPES, kv_bytes_per_token, ragged_requests, weight_bytes, write_shape
 from engine.config import EngineConfig
 from engine.offline.local import LocalEngine
+from engine.offline.turns import even_tokens, longest_first
 from engine.request import Abort, Emit, SamplingParams, Submit
 
 READ_RATE = 3.09e12  # bytes a second, measured on an H100; the floor below is bytes over this
@@ -33,6 +35,7 @@ NUM_FIRST = 2  # tokens of the shorter run
 MAX_PROMPT_TOKENS = 1 << 16  # of all rows; more are left out
 MAX_REQUESTS, MAX_BATCH_TOKENS = 1024, 4096
 MODES = ("fast", "deterministic")
+AT_ONCE, IN_TURN = BEGINS = "at once", "in turn"
 SAMPLED = {"temperature": 0.8, "top_p": 0.95, "top_k": 50}
 SAMPLINGS = {"greedy": {"temperature": 0.0}, "sampled": SAMPLED}
 
@@ -68,6 +71,7 @@ class RaggedRun:
     shape: str
     mode: str
     sampling: str
+    begin: str  # at once: each as soon as it can; in turn: the longest answers first, evenly, as LLM.generate does
     requests: int
     seconds: float
     tokens_per_second: int
@@ -81,6 +85,7 @@ class Wanted:
     prompts: Sequence[int]
     ragged: int
     samplings: Sequence[str]
+    begins: Sequence[str]
     repeats: int
 
 
@@ -99,6 +104,9 @@ def main(
     ] = "128",
     ragged: Annotated[int, typer.Option(help="Requests of the run that ends the benchmark; 0: none.")] = 1000,
     samplings: Annotated[str, typer.Option(help="Of that run.")] = ",".join(SAMPLINGS),
+    begins: Annotated[
+        str, typer.Option(help=f"Of {', '.join(BEGINS)}: how that run begins its requests.")
+    ] = IN_TURN,
     repeats: Annotated[int, typer.Option(min=1, help="Of each time; the best counts.")] = 2,
     gpu_memory: Annotated[float, typer.Option(help="GiB of the GPU that may be in use in all.")] = 68.0,
     modes: Annotated[
@@ -107,7 +115,9 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Write the JSON document there too.")] = None,
 ) -> None:
     """Time of a decode step by rows, then many ragged requests at once, on one GPU."""
-    wanted = Wanted(_ints(rows), _ints(prompts), ragged, samplings.split(","), repeats)
+    wanted = Wanted(
+        _ints(rows), _ints(prompts), ragged, samplings.split(","), _check_begins(begins.split(",")), repeats
+    )
     found = Found()
     for shape in shapes.split(","):
         for mode in modes.split(","):
@@ -129,6 +139,13 @@ def _ints(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
+def _check_begins(names: list[str]) -> list[str]:
+    for name in names:
+        if name not in BEGINS:
+            raise typer.BadParameter(f"{name!r}; accepted: {', '.join(BEGINS)}", param_hint="--begins")
+    return names
+
+
 def _is_deterministic(mode: str) -> bool:
     if mode not in MODES:
         raise typer.BadParameter(f"{mode!r}; accepted: {', '.join(MODES)}", param_hint="--modes")
@@ -143,8 +160,8 @@ def _measure(engine: LocalEngine, shape: str, mode: str, wanted: Wanted, found: 
             if rows * prompt <= MAX_PROMPT_TOKENS:
                 found.steps.append(_time_step(engine, shape, mode, rows, prompt, wanted.repeats))
                 print(found.steps[-1], flush=True)
-    for sampling in wanted.samplings if wanted.ragged else ():
-        found.runs.append(_time_ragged(engine, shape, mode, sampling, wanted))
+    for begin, sampling in product(wanted.begins, wanted.samplings) if wanted.ragged else ():
+        found.runs.append(_time_ragged(engine, shape, mode, sampling, begin, wanted))
         print(found.runs[-1], flush=True)
 
 
@@ -191,15 +208,22 @@ def _run(engine: LocalEngine, num_rows: int, prompt: int, num_new: int, params: 
 
 
 def compute(
-    engine: LocalEngine, requests: Sequence[tuple[list[int], int]], params: dict[str, float]
+    engine: LocalEngine,
+    requests: Sequence[tuple[list[int], int]],
+    params: dict[str, float],
+    begin: str = AT_ONCE,
 ) -> float:
+    """Seconds."""
     messages = [
         Submit(id=i, prompt=tuple(ids), sampling=_sampling(num_new, params, i))
         for i, (ids, num_new) in enumerate(requests)
     ]
     counter = Counter()
     began = time.perf_counter()
-    engine.run(messages, counter, lambda: None)
+    if begin == AT_ONCE:
+        engine.run(messages, counter, lambda: None)
+    else:
+        engine.run(longest_first(messages), counter, lambda: None, even_tokens(messages))
     seconds = time.perf_counter() - began
     wanted = sum(num_new for _, num_new in requests)
     assert counter.num_tokens == wanted, f"{counter.num_tokens} tokens of {wanted}"
@@ -235,11 +259,14 @@ def _time_step(engine: LocalEngine, shape: str, mode: str, rows: int, prompt: in
     )
 
 
-def _time_ragged(engine: LocalEngine, shape: str, mode: str, sampling: str, wanted: Wanted) -> RaggedRun:
+def _time_ragged(
+    engine: LocalEngine, shape: str, mode: str, sampling: str, begin: str, wanted: Wanted
+) -> RaggedRun:
     requests = ragged_requests(wanted.ragged)
-    seconds = min(compute(engine, requests, SAMPLINGS[sampling]) for _ in range(wanted.repeats))
+    seconds = min(compute(engine, requests, SAMPLINGS[sampling], begin) for _ in range(wanted.repeats))
     num_tokens = sum(num_new for _, num_new in requests)
-    return RaggedRun(shape, mode, sampling, wanted.ragged, round(seconds, 2), round(num_tokens / seconds))
+    rate = round(num_tokens / seconds)
+    return RaggedRun(shape, mode, sampling, begin, wanted.ragged, round(seconds, 2), rate)
 
 
 def _report(found: Found) -> None:
@@ -250,9 +277,10 @@ def _report(found: Found) -> None:
         sizes, times = (s.shape, s.mode, s.rows, s.context), (s.step_ms, s.floor_ms, ratio)
         table.add_row(*map(str, (*sizes, *times, s.tokens_per_second)))
     console.print(table)
-    ragged = Table("shape", "mode", "sampling", "requests", "seconds", "output tokens/s")
+    ragged = Table("shape", "mode", "sampling", "begun", "requests", "seconds", "output tokens/s")
     for r in found.runs:
-        ragged.add_row(r.shape, r.mode, r.sampling, *map(str, (r.requests, r.seconds, r.tokens_per_second)))
+        numbers = map(str, (r.requests, r.seconds, r.tokens_per_second))
+        ragged.add_row(r.shape, r.mode, r.sampling, r.begin, *numbers)
     console.print(ragged)
 
 
