@@ -167,12 +167,15 @@ class Scheduler:
         self._aborted.clear()
 
     def _turn(self, row: Row, draft: Draft) -> None:
-        """A row comes to a block's end: the full block may be shared, and the next token needs a block."""
+        """A row comes to a block's end: full blocks may be shared, and the tokens to come need one."""
         num_computed = row.num_computed_before(draft.step)
         self._prefixes.register(row, num_computed)
         self._shares.charge_up_to(row.request, num_computed)
-        ends = num_computed + 1 >= row.limit  # in the step before, whatever its result will be
-        if ends or num_computed < len(row.blocks) * self._block_size:
+        num_held = len(row.blocks) * self._block_size
+        if num_held + 1 >= row.limit:  # it ends with these blocks, whatever the results will be
+            return
+        if num_held > num_computed and self._pool.num_available < len(self._rows):
+            self._wheel.delay(row)  # what it does not need yet may be missing elsewhere
             return
         while not self._pool.num_available:
             victim = self._rows.newest(self._rows.blocks_of_owners.most)
@@ -199,7 +202,6 @@ class Scheduler:
     def _preempt(self, row: Row, draft: Draft) -> None:
         """The request waits again with all it has generated, a token of the step in flight included."""
         row.request.num_tokens = row.num_tokens_before(draft.step)
-        self._prefixes.register(row, row.num_computed_before(draft.step))
         self._drop(row, RowState.PREEMPTED, draft.step)
         self._queue.push(row.request)
         self._leaving.append(row)
@@ -275,7 +277,9 @@ class Scheduler:
 
     def _drop(self, row: Row, state: RowState, step: int) -> None:
         """From this step on the row is off the books; its full blocks stay known until they are needed for others."""
-        self._shares.charge_up_to(row.request, row.num_computed_before(step))
+        num_computed = row.num_computed_before(step)
+        self._prefixes.register(row, num_computed)
+        self._shares.charge_up_to(row.request, num_computed)
         row.state = state
         self._rows.remove(row)
         if row.start is None:

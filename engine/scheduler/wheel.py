@@ -1,10 +1,13 @@
-"""The scheduler's rows, and the wheel that says at which step a row fills a block."""
+"""The scheduler's rows, and the wheel that says at which step a row gets its next block."""
 
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import gcd
 
 from engine.scheduler.queue import Request
+
+NUM_ROUNDS = 2  # a block: fewer would keep blocks idle for longer, and make more work of one step
 
 
 class RowState(enum.Enum):
@@ -24,6 +27,7 @@ class Row:
     num_computed: int  # until it turns on the wheel
     limit: int  # tokens at which it ends, if nothing ends it before
     start: int | None = None  # on the wheel: the step of its first token, had it always computed one a step
+    turn: int = 0  # on the wheel: its bucket
     num_registered: int = 0  # blocks whose contents are known to the prefix cache
     state: RowState = RowState.LIVE
 
@@ -36,9 +40,14 @@ class Row:
 
 class Wheel:
     """Rows with one pending token. Each step advances each by one, so a row comes to a block's end every
-    `block_size` steps: it stays in one bucket, and a step looks at one bucket only."""
+    `block_size` steps: it stays in one bucket, and a step looks at one bucket only.
+
+    Rows turn in rounds, some steps early: the device is told of all their blocks at once, since telling it costs
+    the host as much as tens of blocks. In most steps there is nothing to tell, however many rows there are.
+    """
 
     def __init__(self, block_size: int) -> None:
+        self._round = block_size // gcd(block_size, NUM_ROUNDS)
         self._buckets: list[dict[int, Row]] = [{} for _ in range(block_size)]
         self._num_rows = 0
 
@@ -51,14 +60,32 @@ class Wheel:
     def add(self, row: Row, step: int) -> None:
         """From `step` on the row runs with one pending token."""
         row.start = step - row.num_computed
-        self._buckets[row.start % len(self._buckets)][row.slot] = row
+        end = row.start + len(row.blocks) * len(self._buckets)  # the step in which its next block is missing
+        turn = end - end % self._round
+        self._put(row, turn if turn > step else end)
         self._num_rows += 1
 
     def remove(self, row: Row) -> None:
-        assert row.start is not None
-        del self._buckets[row.start % len(self._buckets)][row.slot]
+        del self._buckets[row.turn][row.slot]
         self._num_rows -= 1
 
     def due(self, step: int) -> list[Row]:
-        """The rows that compute a block's first token: the one before is full, this one may be missing."""
-        return list(self._buckets[step % len(self._buckets)].values())
+        """The rows whose next block is missing in this step, or soon. They turn again before the one after that is."""
+        rows = list(self._buckets[step % len(self._buckets)].values())
+        if early := step % self._round:
+            for row in rows:
+                self._move(row, step - early)
+        return rows
+
+    def delay(self, row: Row) -> None:
+        """A row that is due turns again in the very step in which its next block is missing."""
+        assert row.start is not None
+        self._move(row, row.start)
+
+    def _move(self, row: Row, turn: int) -> None:
+        del self._buckets[row.turn][row.slot]
+        self._put(row, turn)
+
+    def _put(self, row: Row, turn: int) -> None:
+        row.turn = turn % len(self._buckets)
+        self._buckets[row.turn][row.slot] = row

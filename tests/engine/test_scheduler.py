@@ -35,7 +35,7 @@ def test_a_prompt_keeps_waiting_rows_only_so_long() -> None:
 
 def test_a_chunk_may_leave_the_last_prompt_token_to_the_wheel() -> None:
     host = Host(small(max_batch_tokens=8))
-    host.add(1, list(range(9)))
+    host.add(1, list(range(9)), max_tokens=4)
     assert host.plan().chunks == ((0, 8),)
     assert host.plan() == Plan(step=2)
 
@@ -49,14 +49,27 @@ def test_rows_with_one_pending_token_come_before_chunks() -> None:
     assert host.plan().chunks == ((host.scheduler.request_at(2).slot, 6),)
 
 
-def test_a_row_gets_a_block_when_it_comes_to_the_end_of_the_last() -> None:
+def test_a_row_gets_a_block_before_it_comes_to_the_end_of_the_last() -> None:
     host = Host(small(block_size=4))
     host.add(1, [1, 2, 3])
     given = [host.plan().blocks]
     for _ in range(9):
         host.commit(0)
         given.append(host.plan().blocks)
-    assert [bool(blocks) for blocks in given] == [step in (2, 6) for step in range(10)]
+    # Of the blocks, which end at steps 3, 7 and 11, the first is too near when the row begins to wait for one.
+    assert [step for step, blocks in enumerate(given, start=1) if blocks] == [3, 6, 10]
+
+
+@pytest.mark.parametrize(("num_blocks", "expected"), [(16, [8, 12]), (11, [10, 11, 12])])
+def test_rows_get_their_blocks_together_unless_there_are_few(num_blocks: int, expected: list[int]) -> None:
+    host = Host(small(block_size=8, max_requests=4, max_batch_tokens=32), num_blocks)
+    for number in range(4):
+        host.add(number, [number] * (5 + number))
+    given = [host.plan().blocks]
+    for _ in range(11):
+        host.commit(*range(4))
+        given.append(host.plan().blocks)
+    assert [step for step, blocks in enumerate(given, start=1) if blocks and step > 5] == expected
 
 
 @pytest.mark.parametrize(("max_tokens", "num_blocks"), [(1, 0), (2, 1)])
@@ -100,10 +113,10 @@ def test_no_hit_across_salts_nor_for_prompt_logprobs_nor_without_the_cache() -> 
 
 def test_an_answer_is_found_by_the_conversation_that_continues_it() -> None:
     host = Host(small(block_size=4, max_batch_tokens=32))
-    host.add(1, [1, 2, 3])
-    for _ in range(6):
+    host.add(1, [1, 2, 3], max_tokens=6)
+    for step in range(6):
         host.plan()
-        host.commit(0)
+        host.commit(0, finished=(0,) if step == 5 else ())
     host.add(2, [1, 2, 3, 7, 7, 7, 7, 7, 7, 7])
     assert host.plan().admit[0].num_cached == 8
 

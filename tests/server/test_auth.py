@@ -1,6 +1,5 @@
 """The gate: who comes in where, what the others are told, and what a key may use."""
 
-import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -12,16 +11,13 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
-from starlette.types import Message, Receive, Scope, Send
 
 from server.admin.desk import AdminDesk
 from server.app import create_app
 from server.auth.access import OPEN, Access
-from server.auth.gate import Gate
 from server.auth.key import Key, digest_of
 from server.auth.ledger import Ledger
 from server.errors import ApiError
-from server.exchange import Notes
 from tests.server.scripted import SETTINGS, Api, serve_api
 
 SECRET = "tl-alice"
@@ -233,29 +229,6 @@ def test_requests_at_once(tmp_path: Path) -> None:
         limit = time.monotonic() + 3
         while api.client.post("/v1/completions", json=BODY, headers=BEARER).status_code == 429:
             assert time.monotonic() < limit, "both went away, so there is room"
-
-
-@pytest.mark.parametrize("num_parts", [1, 3])
-def test_a_call_is_over_before_its_answers_last_part_is_sent(tmp_path: Path, num_parts: int) -> None:
-    access = Access([replace(ALICE, max_concurrent=1)], Ledger(tmp_path, 0))
-    running: list[int] = []
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for part in range(num_parts):
-            await send({"type": "http.response.body", "body": b"x", "more_body": part + 1 < num_parts})
-
-    async def receive() -> Message:
-        raise AssertionError
-
-    async def send(message: Message) -> None:
-        running.append(len(access.calls))
-
-    headers = [(b"authorization", BEARER["Authorization"].encode())]
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "state": {"notes": Notes()}}
-    for _ in range(2):
-        asyncio.run(Gate(answer, access)(scope, receive, send))
-    assert running == [1] * num_parts + [0] + [1] * num_parts + [0]
 
 
 def test_the_most_urgent_priority_of_a_key(tmp_path: Path) -> None:
