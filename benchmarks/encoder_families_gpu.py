@@ -17,7 +17,7 @@ from benchmarks.encoder_cells import ELEMENT, Cell
 from benchmarks.encoder_timer import Budget, attempt, time_host_ms
 from engine.config import EngineConfig
 from engine.encode_step import EncodeInput, EncodePlan, EncoderRunner
-from engine.process.process import LoadedEncoder, load_model
+from engine.process.load import LoadedEncoder, load_model
 from engine.startup import StartupReport
 
 FIRST_ID, LAST_ID = 1000, 29000

@@ -32,7 +32,7 @@ from benchmarks.step_gpu import make_config
 from engine.loop.loop import Engine
 from engine.loop.observer import SilentObserver
 from engine.process.environment import share_cores
-from engine.process.process import load_model, make_engine
+from engine.process.load import load_model, make_engine
 from engine.request import Abort, Emit, SamplingParams, Submit
 from engine.startup import StartupReport
 

@@ -72,12 +72,16 @@ class Defaults:
     max_requests: int
     max_batch_tokens: int
     kv_memory: int  # 0: what is left decides
+    tokens_a_row: float = 1.0  # of a step, at the least
 
 
 DEFAULTS: Mapping[Device, Defaults] = {
     "cpu": Defaults(max_requests=128, max_batch_tokens=256, kv_memory=2 << 30),
-    "cuda": Defaults(max_requests=256, max_batch_tokens=2048, kv_memory=0),
+    "cuda": Defaults(max_requests=256, max_batch_tokens=2048, kv_memory=0, tokens_a_row=2.5),
 }
+# Of a step's products on a GPU, where its rows do not need more: some 15 ms of an H100. Beside prompts rows wait so long for their
+# next token, and more tokens at once are multiplied no faster each.
+STEP_OPERATIONS, TILE_TOKENS = 10**13, 128
 # An encoder keeps nothing of a request, none of its inputs waits for its turn in a step, and a GPU is busy only with thousands of
 # tokens at once.
 ENCODER_DEFAULTS: Mapping[Device, Defaults] = {
@@ -90,11 +94,12 @@ PIECE_TOKENS = (
 MAX_CUDA_REQUESTS, MAX_CUDA_BATCH_TOKENS = 4096, 1 << 16  # what the kernels that plan a step take
 
 
-def settle(config: EngineConfig, device: Device, encodes: bool = False) -> EngineConfig:
+def settle(config: EngineConfig, device: Device, encodes: bool = False, num_weights: int = 0) -> EngineConfig:
     """The configuration on this device, in which 0 and auto are what they stand for, where the device decides that.
 
-    encodes: the model is an encoder. Left open are dtype, max_model_len and kv_tokens, which the model has a say in, and a GPU's
-    kv_memory. Where deterministic there is no prefix cache, asked for or not: what a request finds there depends on others.
+    encodes: the model is an encoder. num_weights: of the model; 0: not known. Left open are dtype, max_model_len and kv_tokens, which
+    the model has a say in, and a GPU's kv_memory. Where deterministic there is no prefix cache, asked for or not: what a request finds
+    there depends on others.
     Raises ConfigError for what the device does not do.
     """
     config.check()
@@ -105,14 +110,25 @@ def settle(config: EngineConfig, device: Device, encodes: bool = False) -> Engin
     piece = PIECE_TOKENS if config.deterministic else 0
     most = config.max_batch_tokens - piece if config.max_batch_tokens else defaults.max_requests
     max_requests = config.max_requests or min(defaults.max_requests, most)
+    least = max(max_requests + piece, int(defaults.tokens_a_row * max_requests))
+    usual = (
+        defaults.max_batch_tokens if device == "cpu" else _within_time(defaults.max_batch_tokens, num_weights)
+    )
     return replace(
         config,
         device=device,
         max_requests=max_requests,
-        max_batch_tokens=config.max_batch_tokens or max(defaults.max_batch_tokens, max_requests + piece),
+        max_batch_tokens=config.max_batch_tokens or max(least, usual),
         kv_memory=config.kv_memory or defaults.kv_memory,
         prefix_cache=config.prefix_cache and not config.deterministic,
     )
+
+
+def _within_time(max_batch_tokens: int, num_weights: int) -> int:
+    """So many tokens, or fewer where a step would have too many products."""
+    if num_weights == 0:
+        return max_batch_tokens
+    return min(max_batch_tokens, STEP_OPERATIONS // (2 * num_weights * TILE_TOKENS) * TILE_TOKENS)
 
 
 def _check_cpu(config: EngineConfig) -> None:

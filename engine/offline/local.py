@@ -8,7 +8,7 @@ from engine.loop.loop import Engine
 from engine.loop.observer import SilentObserver
 from engine.offline.interrupts import HeldInterrupts
 from engine.process.environment import share_cores
-from engine.process.process import ModelRefused, load_model, make_engine
+from engine.process.load import ModelRefused, load_model, make_engine
 from engine.request import Abort, Emit, Encode, Submit
 from engine.startup import StartupReport
 

@@ -96,10 +96,10 @@ class GgufSource:
         for start in range(0, len(rows), step):
             piece = out[start : start + step]
             try:
-                floats = dequantize(rows[start : start + step], kind)
+                floats = _widen(rows[start : start + step], kind)
             except NotImplementedError as error:
                 raise CheckpointError(f"{self.label(name)} has the unsupported type {kind.name}") from error
-            piece.copy_(torch.from_numpy(floats).view(piece.shape))
+            piece.copy_(floats.view(piece.shape))
 
     def _range(self, tensor: GgufTensor) -> tuple[int, int]:
         try:
@@ -131,6 +131,12 @@ class GgufSource:
                     f"{self._path}: the tensors {last} and {tensor} overlap at byte {start}"
                 )
             last_end, last = end, tensor
+
+
+def _widen(rows: npt.NDArray[np.uint8], kind: GGMLQuantizationType) -> torch.Tensor:
+    """float32. What can be taken apart is widened by torch, in half the time. Raises NotImplementedError."""
+    found = take_apart(rows, kind)
+    return torch.from_numpy(dequantize(rows, kind)) if found is None else found.dense()
 
 
 def _name(own: str) -> str:

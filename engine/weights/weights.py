@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import torch
 
@@ -27,6 +28,10 @@ class Layout:
     ignored: tuple[str, ...] = ()  # may be there and are not read
     prefix: str = ""  # may be before a name in the file
     aliases: Mapping[str, str] = field(default_factory=dict)  # name: what the file may call it instead
+
+    @property
+    def num_weights(self) -> int:
+        return sum(map(prod, self.shapes.values()))
 
 
 class Weights:

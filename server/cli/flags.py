@@ -143,7 +143,7 @@ MaxRequests = Annotated[
 MaxBatchTokens = Annotated[
     int,
     typer.Option(
-        help="Computed in one step, at most. 0: 256 on a CPU, 2048 on a GPU; an encoder has 512 and 8192.",
+        help="Computed in one step, at most. 0: 256 on a CPU, up to 2048 on a GPU, fewer for a large model; an encoder has 512 and 8192.",
         metavar="TOKENS",
         rich_help_panel=_SPEED,
     ),

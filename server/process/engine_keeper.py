@@ -9,7 +9,8 @@ import msgspec
 from engine import wire
 from engine.client.link import Link
 from engine.config import EngineConfig
-from engine.process.process import Place, RunnerFactory, run_engine
+from engine.process.load import RunnerFactory
+from engine.process.process import Place, run_engine
 from engine.request import ClientGone, EngineInfo, FromEngine, LoadPhase, Status
 from server.process.child import Child
 from server.process.control import EngineDown, EngineUnloading, EngineUp, ToWorker

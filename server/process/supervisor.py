@@ -16,7 +16,8 @@ import msgspec
 from rich.console import Console
 
 from engine.process.environment import outlive_output
-from engine.process.process import Place, RunnerFactory
+from engine.process.load import RunnerFactory
+from engine.process.process import Place
 from engine.request import EngineInfo
 from server.admin.commands import Outcome
 from server.auth.key_file import KeyFileError, keys_of

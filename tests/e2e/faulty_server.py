@@ -10,7 +10,7 @@ from functools import partial
 from types import FrameType
 
 from engine.config import EngineConfig
-from engine.process.process import Loaded, load_model
+from engine.process.load import Loaded, load_model
 from engine.startup import StartupReport
 from engine.step import Pending, Plan, Runner, StepResult
 from server.config import Config, ServerConfig

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from engine.client.client import EngineClient
 from engine.config import EngineConfig
-from engine.process.process import Place, RunnerFactory, run_engine
+from engine.process.load import RunnerFactory
+from engine.process.process import Place, run_engine
 from tests.engine.engine_end import until
 from tests.engine.scripted_encoder import load_scripted_encoder
 from tests.engine.scripted_runner import load_scripted

@@ -7,7 +7,7 @@ import numpy as np
 
 from engine.config import EngineConfig, settle
 from engine.encode_step import EncodeInput, EncodePlan, EncodeResult, Output, PendingEncode
-from engine.process.process import LoadedEncoder
+from engine.process.load import LoadedEncoder
 from engine.request import Encode, Task
 from engine.startup import StartupReport
 

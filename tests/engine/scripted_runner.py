@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.config import EngineConfig, settle
-from engine.process.process import Loaded
+from engine.process.load import Loaded
 from engine.request import Finish, SamplingParams
 from engine.startup import StartupReport
 from engine.step import Admit, Pending, Plan, StepResult

@@ -21,7 +21,7 @@ from engine.config import (
     EngineConfig,
     settle,
 )
-from engine.process.process import ModelRefused, load_model
+from engine.process.load import ModelRefused, load_model
 from engine.runner.hardware import (
     find_gpu_fault,
     pick_device,
@@ -49,6 +49,28 @@ def test_zero_is_the_devices_own(device: Device, encodes: bool) -> None:
         kv_memory=defaults.kv_memory,
     )
     assert settle(settled, device, encodes) == settled
+
+
+@pytest.mark.parametrize(
+    ("billions", "max_requests", "expected"),
+    [
+        (0.135, 0, 2048),
+        (1.24, 0, 2048),
+        (3.2, 0, 1536),
+        (8, 0, 640),
+        (70, 0, 640),
+        (8, 32, 512),
+        (8, 1024, 2560),
+        (1.24, 1024, 2560),
+    ],
+)
+def test_a_step_of_a_larger_model_has_fewer_tokens_and_room_for_prompts(
+    billions: float, max_requests: int, expected: int
+) -> None:
+    num_weights = int(billions * 1e9)
+    settled = settle(EngineConfig(max_requests=max_requests), "cuda", num_weights=num_weights)
+    assert settled.max_batch_tokens == expected
+    assert settle(EngineConfig(), "cpu", num_weights=num_weights) == settle(EngineConfig(), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +156,9 @@ def test_deterministic_steps_have_room_for_a_piece_beside_all_rows(
     settled = settle(config, "cuda")
     assert not settled.prefix_cache
     assert settled.max_requests == (max_requests or min(256, (max_batch_tokens or 2048) - PIECE_TOKENS))
-    assert settled.max_batch_tokens == (max_batch_tokens or max(2048, max_requests + PIECE_TOKENS))
+    assert settled.max_batch_tokens == (
+        max_batch_tokens or max(2048, max_requests + PIECE_TOKENS, 5 * max_requests // 2)
+    )
     assert 1 <= settled.max_requests <= settled.max_batch_tokens - PIECE_TOKENS
     assert settle(settled, "cuda") == settled
 

@@ -17,7 +17,7 @@ from engine.checkpoint import open_checkpoint
 from engine.config import ConfigError, EngineConfig
 from engine.encode_step import EncodeInput, EncodePlan, EncodeResult
 from engine.kernels import build
-from engine.process.process import LoadedEncoder, ModelRefused, load_model
+from engine.process.load import LoadedEncoder, ModelRefused, load_model
 from engine.runner.build_encoder import build_encoder_runner
 from engine.runner.encoder import CpuEncoderRunner, pack_inputs
 from engine.startup import StartupReport

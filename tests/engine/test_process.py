@@ -16,7 +16,8 @@ from engine import wire
 from engine.client.client import EngineClient, EngineDied, RequestRejected, Stream
 from engine.client.link import Link
 from engine.config import EngineConfig
-from engine.process.process import Loaded, ModelRefused, Place, run_engine
+from engine.process.load import Loaded, ModelRefused
+from engine.process.process import Place, run_engine
 from engine.request import ClientGone, SamplingParams, Submit
 from engine.startup import StartupReport
 from tests.engine.engine_end import until
