@@ -23,7 +23,7 @@ class Keeper(ABC):
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
-        self.works = False  # the child that runs now has said that it is ready
+        self.works = False  # there is a child, and it has said that it is ready
         self._directory = directory
         self._child: Child | None = None
         self._verdict = ""  # why the child that runs now was killed, where its keeper did it
@@ -36,19 +36,20 @@ class Keeper(ABC):
         """Returns once stopped and the child is gone. Raises ChildFailed when a new start is of no use."""
         failures, has_worked = 0, False
         while await self._is_wanted():
-            self.works, self._verdict, self._is_leaving = False, "", False
+            self._verdict, self._is_leaving = "", False
             self._child = self.spawn()
             end = await self._child.exited()
             self._settle_metrics(self._child.pid)
             self._child = None
+            worked, self.works = self.works, False
             cause = f"{self.name} {self._verdict or end.describe()}"
             self.on_death(cause)
             if self._stopping.is_set():
                 return
-            has_worked = has_worked or self.works
+            has_worked = has_worked or worked
             if self._is_leaving:
                 continue
-            failures = 0 if self.works else failures + 1
+            failures = 0 if worked else failures + 1
             if failures >= MAX_FAILURES or (end.code > 0 and not has_worked):
                 raise ChildFailed(end.words or f"error: {cause} before it was ready")
             for words in filter(None, (end.words, f"{cause}; it is started again")):

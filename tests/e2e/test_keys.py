@@ -144,6 +144,15 @@ def test_a_killed_process_gives_back_what_it_had_running(server: Closed) -> None
         assert {answer.status_code for answer in pool.map(lambda _: server.post("bob"), range(4))} == {200}
 
 
+def test_a_process_that_died_is_not_waited_for(server: Closed) -> None:
+    process = server.child("loom-server-1")
+    process.kill()
+    wait_until(lambda: server.find("loom-server-1") != process)
+    with ThreadPoolExecutor(8) as pool:  # some connections wait for its successor
+        assert {status["processes"] for status in pool.map(lambda _: server.status(), range(8))} <= {1, 2}
+    wait_until(lambda: server.status()["processes"] == 2)
+
+
 def test_the_administrator_sees_and_ends_what_runs(server: Closed) -> None:
     calls = [stream(server, key) for key in ("alice", "bob", "bob", "bob")]
     status = server.status()
