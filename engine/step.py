@@ -42,6 +42,10 @@ class Plan:
     ] = ()  # (slot, tokens to compute): rows with more than one pending token
 
     @property
+    def changes_rows(self) -> bool:
+        return bool(self.evict or self.admit or self.blocks or self.chunks)
+
+    @property
     def num_chunk_tokens(self) -> int:
         return sum(n for _, n in self.chunks)
 

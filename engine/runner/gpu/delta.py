@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -48,9 +48,9 @@ def build_delta(plan: Plan, rows: DeviceRows) -> Delta:
         _admit_words(admit, own, rows.vocab.give(admit, own, plan.step), rows)
         for admit, own in zip(plan.admit, biases, strict=True)
     ]
-    block_slots = [slot for slot, _ in plan.blocks]
-    blocks = *block_slots, *(block for _, block in plan.blocks), *_ranks(block_slots)
-    chunks = *(slot for slot, _ in plan.chunks), *(size for _, size in plan.chunks)
+    block_slots, block_ids = _columns(plan.blocks)
+    blocks = *block_slots, *block_ids, *_ranks(block_slots)
+    chunks = tuple(chain(*_columns(plan.chunks)))
     starts = accumulate(map(len, records), initial=len(records) + len(blocks) + len(chunks))
     listed = np.array((*plan.evict, *islice(starts, len(records)), *blocks, *chunks), np.int32)
     return Delta(
@@ -63,8 +63,15 @@ def build_delta(plan: Plan, rows: DeviceRows) -> Delta:
     )
 
 
-def _ranks(slots: Sequence[int]) -> list[int]:
+def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    first, second = zip(*pairs, strict=True) if pairs else ((), ())
+    return first, second
+
+
+def _ranks(slots: Sequence[int]) -> Sequence[int]:
     """How many entries before each one are equal to it."""
+    if len(set(slots)) == len(slots):
+        return bytes(len(slots))
     seen = Counter[int]()
     ranks = []
     for slot in slots:

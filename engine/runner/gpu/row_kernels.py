@@ -40,8 +40,6 @@ class RowKernels:
 
     def apply(self, delta: Delta) -> None:
         """The plan's changes, on rows that are still there: evictions, then what is given."""
-        if delta.num_evicted + delta.num_given == 0:
-            return
         rows, words, num_evicted = self._rows, self._staging.copy(delta.words), delta.num_evicted
         if num_evicted:
             flags = rows.row_of_slot, rows.finished, rows.any_finished

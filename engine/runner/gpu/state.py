@@ -33,8 +33,9 @@ class DeviceState:
         return self.rows.num_bytes + self.buffers.num_bytes
 
     def apply(self, plan: Plan) -> None:
-        """Queue what a plan changes. Raises ValueError for what does not fit."""
-        self.kernels.apply(build_delta(plan, self.rows))
+        """Queue what a plan changes, if anything. Raises ValueError for what does not fit."""
+        if plan.changes_rows:
+            self.kernels.apply(build_delta(plan, self.rows))
 
     def release(self, slots: Iterable[int], step: int) -> None:
         """These slots' requests ended in this step."""
