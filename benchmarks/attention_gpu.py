@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +23,7 @@ from rich.table import Table
 from benchmarks.gpu_timer import time_us
 from engine.batch import DeviceBatch
 from engine.kernels.gpu.decode_attention import DecodeAttention
+from engine.kernels.gpu.decode_tiles import DecodeTiles
 from engine.kernels.gpu.module import CupyLibrary
 from engine.kernels.gpu.prompt_attention import PromptAttention, make_prompt_attention, prompt_tile
 from engine.kernels.gpu.row_shape import DECODE_TILE
@@ -60,7 +61,8 @@ def main(
     cases += [f"prompt:{rows}:{context}" for rows, context in PROMPT]
     peers = {} if peer_path is None else _time_peer(peer_path, cases)
     decode, prompt = DecodeAttention(library, SHAPE), make_prompt_attention(library, SHAPE)
-    results = [_time_decode(decode, rows, context, peers) for rows, context in DECODE]
+    tiles = DecodeTiles(library, SHAPE)
+    results = [_time_decode(decode, tiles, rows, context, peers) for rows, context in DECODE]
     results += [_time_prompt(prompt, "prompt", rows, context, peers) for rows, context in PROMPT]
     plain = PromptAttention(library, SHAPE)
     others = [_time_prompt(plain, "prompt-mma", rows, context, {}) for rows, context in PROMPT]
@@ -85,10 +87,14 @@ def _prompt_flops(rows: int, context: int) -> int:
     return 4 * rows * SHAPE.num_heads * context * context * SHAPE.head_dim // 2
 
 
-def _time_decode(kernel: DecodeAttention, rows: int, context: int, peers: dict[str, float]) -> Result:
+def _time_decode(
+    kernel: DecodeAttention, tiles: DecodeTiles, rows: int, context: int, peers: dict[str, float]
+) -> Result:
     case = f"decode:{rows}:{context}"
     floor = _decode_bytes(rows, context) / READ_RATE * 1e6
-    us = _time(kernel, make_batch(rows, context, 1))
+    batch = replace(make_batch(rows, context, 1), decode_tiles=tiles.found)
+    tiles(batch)  # once a step, for all layers
+    us = _time(kernel, batch)
     return Result(case, round(us, 2), round(floor, 2), peers.get(case))
 
 
@@ -136,6 +142,7 @@ def make_batch(rows: int, context: int, num_tokens: int) -> DeviceBatch:
         token_rows=row_ids.int(),
         decode_starts=_starts(rows, decode),
         prompt_starts=_starts(rows, prompt),
+        decode_tiles=torch.empty(0, dtype=torch.int32, device="cuda"),
     )
 
 

@@ -3,9 +3,9 @@
 // Stream-K (arXiv 2301.03598). So any mix of contexts keeps all multiprocessors busy to the end, and one launch serves every batch.
 //
 // A warp streams its tiles through a ring of its own (decode_ring.cuh), with no barrier among warps, and writes the results of pairs
-// that it has to itself. Its first tiles come while the kernel before still writes the step's own keys and values. Pairs cut between
-// warps are put together by the block in shared memory, pairs cut between blocks by the block that finishes last, from float32 parts
-// in device memory.
+// that it has to itself. Its first tiles, which decode_tiles.cu has found, come while the kernel before still writes the step's own keys
+// and values. Pairs cut between warps are put together by the block in shared memory, pairs cut between blocks by the block that
+// finishes last, from float32 parts in device memory.
 //
 // Defines: HEAD_DIM, NUM_HEADS, NUM_KV_HEADS, BLOCK_SIZE, WINDOW (0: none), SOFTCAP (1: scores are capped), NUM_WARPS, NUM_STAGES,
 // MIN_TILES a block; DETERMINISTIC (1: cuts do not depend on other rows) with SPLIT_TILES and MAX_SPLITS.
@@ -111,11 +111,12 @@ struct Results {
 extern "C" __global__ void __launch_bounds__(NUM_WARPS* WARP, 1) decode_attention(
     const Element* qkv, const Element* keys, const Element* values, const int4* counts, int bucket_rows, const int* starts,
     const int* query_starts, const int* context_lens, const int* row_slots, const int* block_tables, int max_blocks,
-    float scale, float softcap, Element* out, float* partials, int* counters) {
+    const Tile* first_tiles, float scale, float softcap, Element* out, float* partials, int* counters) {
   SHARED_BYTES(bytes);
   Shared shared(bytes);
   Ring ring = shared.ring(warp_id());
   Rows rows = {bucket_rows, starts, query_starts, context_lens, row_slots, block_tables, max_blocks, 0};
+  Tile first = first_tiles[blockIdx.x * (NUM_WARPS * WARP) + threadIdx.x];
   int4 sizes = *counts;  // rows, tokens, decode tiles, prompt tiles
   rows.look();
   let_next_kernel_begin();
@@ -124,7 +125,7 @@ extern "C" __global__ void __launch_bounds__(NUM_WARPS* WARP, 1) decode_attentio
   Rounds rounds(rows, sizes.x, sizes.z);
   Loader loader = {rounds, rows, ring, keys, values};
   Results results = {out, partials, counters};
-  loader.begin();
+  loader.begin(first);
   loader.fill(sizes.w == 0);
   wait_for_previous_kernel();  // the batch is older than that: several kernels have ended since it was written
   if (rounds.count == 0) return;

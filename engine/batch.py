@@ -64,3 +64,6 @@ class DeviceBatch(Batch):
     prompt_starts: (
         torch.Tensor
     )  # int32 [rows + 1] tiles of queries of the rows with several tokens, prefix sums
+    decode_tiles: (
+        torch.Tensor
+    )  # int32 [threads of decode attention, 8] what each begins with (cuda/decode_tiles.cu)

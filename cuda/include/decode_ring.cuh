@@ -121,10 +121,18 @@ struct Loader {
     Range mine = Split(block.end - block.begin, NUM_WARPS).range(warp_id());
     return {block.begin + mine.begin, block.begin + mine.end};
   }
-  // Look the first tiles up: reads nothing but the batch.
-  DEVICE void begin() {
+  // This lane's first tile, looked up: reads nothing but the batch.
+  DEVICE Tile find_first() {
     round = -1, next = end = 0;
     if (has_next()) find();
+    return found;
+  }
+  // With what find_first found.
+  DEVICE void begin(const Tile& first) {
+    round = -1, next = end = 0;
+    if (!has_next()) return;
+    found = first;
+    found_begin = next, found_end = min(next + WARP, end);
   }
   // The whole ring. only_single: no row computes more than one token, so that old tiles need not wait for the kernel before.
   DEVICE void fill(bool only_single) {

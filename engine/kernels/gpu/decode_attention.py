@@ -43,7 +43,7 @@ class DecodeAttention:
         self._shape = shape
         self._max_rows = max_rows if deterministic else None
         self._grid, self._block = library.num_multiprocessors, plan.num_warps * WARP
-        defines = _defines(shape, plan, deterministic)
+        defines = decode_defines(shape, plan, deterministic)
         self._kernel = library.get("decode_attention.cu", "decode_attention", defines, plan.shared_bytes)
         num_pairs = max_rows * shape.num_kv_heads
         num_parts = num_pairs * MAX_SPLITS if deterministic else self._grid * NUM_EDGES
@@ -63,7 +63,7 @@ class DecodeAttention:
         scale = float(self._shape.scale), float(self._shape.softcap)
         self._kernel(
             *(self._grid, self._block, qkv, cache.keys, cache.values),
-            *(batch.counts, batch.num_rows, batch.decode_starts, *rows, *scale, out),
+            *(batch.counts, batch.num_rows, batch.decode_starts, *rows, batch.decode_tiles, *scale, out),
             *(self._parts, self._counters),
         )
 
@@ -113,7 +113,8 @@ def _part_floats(shape: AttentionShape) -> int:
     return shape.num_heads // shape.num_kv_heads * (shape.head_dim + 4)
 
 
-def _defines(shape: AttentionShape, plan: DecodePlan, deterministic: bool) -> dict[str, int]:
+def decode_defines(shape: AttentionShape, plan: DecodePlan, deterministic: bool) -> dict[str, int]:
+    """Of the kernel, and of cuda/decode_tiles.cu."""
     return {
         **shape.defines(),
         "WINDOW": shape.window,

@@ -6,6 +6,7 @@ import torch
 
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
+from engine.kernels.gpu.decode_tiles import DecodeTiles
 from engine.kernels.gpu.logprobs import GpuLogprobs
 from engine.kernels.gpu.module import CupyLibrary, KernelLibrary
 from engine.kernels.gpu.ops import GpuOps
@@ -43,11 +44,12 @@ class Parts:
     """What a step needs beside the model and its cache."""
 
     state: DeviceState
+    decode_tiles: DecodeTiles
     sampler: GpuSampler
     logprobs: GpuLogprobs
 
     def compute(self, model: Model, caches: list[LayerCache]) -> StepCompute:
-        return StepCompute(model, caches, self.state, self.sampler, self.logprobs)
+        return StepCompute(model, caches, self.state, self.decode_tiles, self.sampler, self.logprobs)
 
 
 def make_parts(config: EngineConfig, library: KernelLibrary, kv: KvPlan, model: Model) -> Parts:
@@ -58,6 +60,7 @@ def make_parts(config: EngineConfig, library: KernelLibrary, kv: KvPlan, model: 
     step_shape = StepShape(kv.block_size, shape.window, prompt_tile(shape))
     return Parts(
         DeviceState(library, rows, max_tokens(config), step_shape),
+        DecodeTiles(library, shape, config.deterministic),
         GpuSampler(library, vocab_size, config.max_requests),
         GpuLogprobs(library, vocab_size, config.max_requests, config.max_logprobs),
     )

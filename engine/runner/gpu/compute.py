@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from engine.batch import DeviceBatch
+from engine.kernels.gpu.decode_tiles import DecodeTiles
 from engine.kernels.gpu.logprobs import GpuLogprobs
 from engine.kernels.gpu.sampler import GpuSampler
 from engine.kernels.ops import LayerCache
@@ -26,12 +27,14 @@ class StepCompute:
         model: Model,
         caches: list[LayerCache],
         state: DeviceState,
+        decode_tiles: DecodeTiles,
         sampler: GpuSampler,
         logprobs: GpuLogprobs,
     ) -> None:
         self._model = model
         self._caches = caches
         self._state = state
+        self._decode_tiles = decode_tiles
         self._sampler = sampler
         self._logprobs = logprobs
 
@@ -61,7 +64,9 @@ class StepCompute:
 
     def _plan(self, bucket: Bucket) -> DeviceBatch:
         self._state.kernels.plan_step(bucket.num_tokens, bucket.num_rows)
-        return self._state.buffers.batch(bucket.num_tokens, bucket.num_rows)
+        batch = self._state.buffers.batch(bucket.num_tokens, bucket.num_rows, self._decode_tiles.found)
+        self._decode_tiles(batch)
+        return batch
 
     def _pick(self, bucket: Bucket, logits: torch.Tensor) -> None:
         """logits float32 [rows, vocab]."""

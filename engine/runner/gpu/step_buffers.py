@@ -39,7 +39,7 @@ class StepBuffers:
         starts = self.query_starts, self.decode_starts, self.prompt_starts
         return sum(tensor.nbytes for tensor in (*by_token, *by_row, *starts))
 
-    def batch(self, num_tokens: int, num_rows: int) -> DeviceBatch:
+    def batch(self, num_tokens: int, num_rows: int, decode_tiles: torch.Tensor) -> DeviceBatch:
         """Views of a bucket's sizes."""
         return DeviceBatch(
             token_ids=self.token_ids[:num_tokens],
@@ -54,4 +54,5 @@ class StepBuffers:
             token_rows=self.token_rows[:num_tokens],
             decode_starts=self.decode_starts[: num_rows + 1],
             prompt_starts=self.prompt_starts[: num_rows + 1],
+            decode_tiles=decode_tiles,
         )

@@ -1,11 +1,13 @@
 """Random ragged batches over a paged cache in the GPU's layout, and plain float32 attention over them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
 from engine.batch import Batch, DeviceBatch
+from engine.kernels.gpu.decode_attention import TILE_WORDS
+from engine.kernels.gpu.decode_tiles import DecodeTiles
 from engine.kernels.gpu.shape import AttentionShape
 from engine.kernels.ops import LayerCache
 
@@ -76,11 +78,19 @@ def make_paged_batch(
         token_rows=_padded(rows, pad_tokens, -1),
         decode_starts=_padded(_starts(decode), pad_rows, POISON),
         prompt_starts=_padded(_starts(prompt), pad_rows, POISON),
+        decode_tiles=torch.empty(0, TILE_WORDS, dtype=torch.int32),
     )
 
 
 def move_batch(batch: DeviceBatch, device: torch.device) -> DeviceBatch:
     return DeviceBatch(*(getattr(batch, field.name).to(device) for field in fields(DeviceBatch)))
+
+
+def find_tiles(batch: DeviceBatch, tiles: DecodeTiles) -> DeviceBatch:
+    """A batch on the device, with what decode attention begins with."""
+    found = replace(batch, decode_tiles=tiles.found.fill_(POISON))
+    tiles(found)
+    return found
 
 
 def live_batch(batch: DeviceBatch) -> Batch:

@@ -56,7 +56,7 @@ class RowTwin:
 
     def _poison(self) -> None:
         for name in ("counts", "began", "codes", "samples", *(f.name for f in fields(DeviceBatch))):
-            if name != "block_tables":
+            if name not in ("block_tables", "decode_tiles"):
                 getattr(self.buffers, name).fill_(POISON)
 
     def _apply(self, plan: Plan) -> None:
@@ -78,7 +78,7 @@ class RowTwin:
             num_tokens = max(packed.batch.num_tokens, num_rows + 1) + random.choice((0, 1, 300))
         num_tokens = min(num_tokens, self.max_tokens)
         self.kernels.plan_step(num_tokens, num_rows)
-        return self.buffers.batch(num_tokens, num_rows)
+        return self.buffers.batch(num_tokens, num_rows, torch.empty(0))
 
     def _check_rows(self, packed: Packed, batch: DeviceBatch) -> None:
         want, n = packed.batch, self.rows.num_rows

@@ -7,6 +7,7 @@ import torch
 
 from engine.batch import DeviceBatch
 from engine.kernels.gpu.decode_attention import DecodeAttention, plan_decode
+from engine.kernels.gpu.decode_tiles import DecodeTiles
 from engine.kernels.gpu.module import KernelLibrary
 from engine.kernels.gpu.shape import AttentionShape
 from engine.kernels.ops import LayerCache
@@ -14,6 +15,7 @@ from tests.emulation.library import EmulatedLibrary
 from tests.kernels.gpu.paged import (
     Span,
     decode_tokens,
+    find_tiles,
     make_cache,
     make_paged_batch,
     make_qkv,
@@ -54,7 +56,20 @@ def make_problem(
     return make_qkv(batch, shape, generator), batch, make_cache(batch, shape, generator)
 
 
-def attend(kernel: DecodeAttention, problem: Problem, shape: AttentionShape) -> torch.Tensor:
+class Decode:
+    """The kernel, and the one that finds its tiles."""
+
+    def __init__(
+        self, library: KernelLibrary, shape: AttentionShape, deterministic: bool = False, max_rows: int = 0
+    ) -> None:
+        self._tiles = DecodeTiles(library, shape, deterministic)
+        self._kernel = DecodeAttention(library, shape, deterministic, max_rows)
+
+    def __call__(self, qkv: torch.Tensor, batch: DeviceBatch, cache: LayerCache, out: torch.Tensor) -> None:
+        self._kernel(qkv, find_tiles(batch, self._tiles), cache, out)
+
+
+def attend(kernel: Decode, problem: Problem, shape: AttentionShape) -> torch.Tensor:
     """Element [tokens, heads * head_dim]; NaN where the kernel wrote nothing."""
     qkv, batch, cache = problem
     out = torch.full((qkv.shape[0], shape.num_heads * shape.head_dim), torch.nan, dtype=qkv.dtype)
@@ -86,7 +101,7 @@ def test_ragged_rows(
     deterministic: bool,
 ) -> None:
     num_rows, max_context = (7, 200) if is_emulated(kernel_library) else (150, 3000)
-    kernel = DecodeAttention(kernel_library, shape, deterministic, num_rows + 3)
+    kernel = Decode(kernel_library, shape, deterministic, num_rows + 3)
     for _ in range(2):
         spans = random_spans(num_rows, 5, max_context, generator)
         problem = make_problem(spans, shape, device, generator)
@@ -105,7 +120,7 @@ def test_one_row(
 ) -> None:
     shape = SHAPES["smollm"]
     problem = make_problem([Span(1, context)], shape, device, generator)
-    kernel = DecodeAttention(kernel_library, shape, deterministic, 4)
+    kernel = Decode(kernel_library, shape, deterministic, 4)
     check(attend(kernel, problem, shape), problem, shape)
 
 
@@ -118,7 +133,7 @@ def test_many_short_rows_among_waiting_ones(
     contexts = torch.randint(2, 40, (100,), generator=generator).tolist()
     spans = [Span(n, context) for n, context in zip(num_tokens, contexts, strict=True)]
     problem = make_problem(spans, shape, device, generator)
-    check(attend(DecodeAttention(kernel_library, shape), problem, shape), problem, shape)
+    check(attend(Decode(kernel_library, shape), problem, shape), problem, shape)
 
 
 @pytest.mark.parametrize("num_multiprocessors", [6, 24])
@@ -128,7 +143,7 @@ def test_few_rows(num_multiprocessors: int, context: int, generator: torch.Gener
     library, shape = EmulatedLibrary(num_multiprocessors=num_multiprocessors), SHAPES["smollm"]
     spans = [Span(0, 20), Span(1, 1), Span(1, context), Span(3, 30), Span(1, 47), Span(0, 5)]
     problem = make_problem(spans, shape, library.device, generator)
-    kernel = DecodeAttention(library, shape)
+    kernel = Decode(library, shape)
     for _ in range(2):
         check(attend(kernel, problem, shape), problem, shape)
 
@@ -140,7 +155,7 @@ def test_a_block_for_every_pair(num_rows: int, pad_rows: int, generator: torch.G
     contexts = torch.randint(1, 70, (num_rows,), generator=generator).tolist()
     spans = [Span(1, context) for context in contexts]
     problem = make_problem(spans, shape, library.device, generator, pad_rows)
-    check(attend(DecodeAttention(library, shape), problem, shape), problem, shape)
+    check(attend(Decode(library, shape), problem, shape), problem, shape)
 
 
 def test_no_row_decodes(
@@ -149,7 +164,7 @@ def test_no_row_decodes(
     shape = SHAPES["llama"]
     problem = make_problem([Span(0, 9), Span(3, 20)], shape, device, generator)
     for deterministic in (False, True):
-        kernel = DecodeAttention(kernel_library, shape, deterministic, 5)
+        kernel = Decode(kernel_library, shape, deterministic, 5)
         assert attend(kernel, problem, shape).isnan().all()
 
 
@@ -160,7 +175,7 @@ def test_large_scores(
     shape = replace(SHAPES["llama"], scale=8.0)
     spans = [Span(1, 130), Span(1, 77)]
     problem = make_problem(spans, shape, device, generator)
-    check(attend(DecodeAttention(kernel_library, shape), problem, shape), problem, shape)
+    check(attend(Decode(kernel_library, shape), problem, shape), problem, shape)
 
 
 def test_deterministic_results_do_not_depend_on_batch_mates(
@@ -169,7 +184,7 @@ def test_deterministic_results_do_not_depend_on_batch_mates(
     shape = SHAPES["llama"]
     context = 900 if is_emulated(kernel_library) else 5000  # several splits
     problem = make_problem([Span(1, 60), Span(1, context), Span(1, 33)], shape, device, generator)
-    kernel = DecodeAttention(kernel_library, shape, deterministic=True, max_rows=8)
+    kernel = Decode(kernel_library, shape, deterministic=True, max_rows=8)
     together = attend(kernel, problem, shape)[1]
     qkv, batch, cache = problem
     counts = batch.counts.clone()
@@ -192,7 +207,7 @@ def test_repeated_launches_agree(
     shape = SHAPES["llama"]
     context = 500 if is_emulated(kernel_library) else 40000
     problem = make_problem([Span(1, context), Span(1, 90)], shape, device, generator)
-    kernel = DecodeAttention(kernel_library, shape)
+    kernel = Decode(kernel_library, shape)
     first = attend(kernel, problem, shape)
     for _ in range(3):
         torch.testing.assert_close(attend(kernel, problem, shape), first, rtol=0, atol=0, equal_nan=True)
@@ -204,7 +219,7 @@ def test_copies_without_the_bulk_engine(name: str, generator: torch.Generator) -
     library = EmulatedLibrary(architecture="sm_80", num_multiprocessors=4)
     shape, device = SHAPES[name], library.device
     problem = make_problem(random_spans(6, 4, 150, generator), shape, device, generator)
-    check(attend(DecodeAttention(library, shape), problem, shape), problem, shape)
+    check(attend(Decode(library, shape), problem, shape), problem, shape)
 
 
 @pytest.mark.parametrize("heads", [(34, 2), (7, 2)])
@@ -219,10 +234,10 @@ def test_deterministic_needs_room_for_the_rows(
 ) -> None:
     shape = SHAPES["llama"]
     with pytest.raises(ValueError, match="max_rows"):
-        DecodeAttention(kernel_library, shape, deterministic=True)
+        Decode(kernel_library, shape, deterministic=True)
     problem = make_problem([Span(1, 5)], shape, device, generator)
     with pytest.raises(ValueError, match="at most 2"):
-        attend(DecodeAttention(kernel_library, shape, deterministic=True, max_rows=2), problem, shape)
+        attend(Decode(kernel_library, shape, deterministic=True, max_rows=2), problem, shape)
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])

@@ -9,6 +9,7 @@ import transformers
 
 from engine.batch import DeviceBatch
 from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.kernels.gpu.decode_tiles import DecodeTiles
 from engine.kernels.gpu.module import KernelLibrary
 from engine.kernels.gpu.ops import GpuOps
 from engine.kernels.gpu.prompt_attention import prompt_tile
@@ -19,6 +20,7 @@ from engine.models.load import load_model
 from engine.models.model import Model
 from tests.kernels.gpu.paged import (
     Span,
+    find_tiles,
     live_batch,
     make_cache,
     make_paged_batch,
@@ -47,8 +49,13 @@ by_dtype = pytest.mark.parametrize("dtype", TOLERANCE, ids=["bf16", "fp16"])
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["balanced", "deterministic"])
-def ops(kernel_library: KernelLibrary, request: pytest.FixtureRequest) -> GpuOps:
-    return GpuOps(kernel_library, BLOCK_SIZE, deterministic=request.param, max_rows=16)
+def deterministic(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(scope="module")
+def ops(kernel_library: KernelLibrary, deterministic: bool) -> GpuOps:
+    return GpuOps(kernel_library, BLOCK_SIZE, deterministic, max_rows=16)
 
 
 def check_error(got: torch.Tensor, want: torch.Tensor, limit: float) -> None:
@@ -71,28 +78,40 @@ def test_products(ops: GpuOps, device: torch.device, generator: torch.Generator,
 @by_dtype
 @pytest.mark.parametrize("window", [0, 20])
 def test_attention(
-    ops: GpuOps, device: torch.device, generator: torch.Generator, dtype: torch.dtype, window: int
+    ops: GpuOps,
+    kernel_library: KernelLibrary,
+    deterministic: bool,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    window: int,
 ) -> None:
     shape = AttentionShape(6, 2, 64, BLOCK_SIZE, dtype, window, 0.125)
     spans = random_spans(6, 30, 100, generator) + [Span(1, 77), Span(0, 9), Span(33, 60)]
     tile = prompt_tile(shape)
     mixed = make_paged_batch(spans, shape, generator, prompt_tile=tile, pad_rows=2, pad_tokens=11)
-    check_attention(ops, device, mixed, shape, generator)
+    tiles = DecodeTiles(kernel_library, shape, deterministic)
+    check_attention(ops, tiles, mixed, shape, generator)
     spans = [Span(1, int(n)) for n in torch.randint(1, 200, (5,), generator=generator)]
     decoding = make_paged_batch(spans, shape, generator, pad_rows=3, pad_tokens=3)
     assert decoding.num_tokens == decoding.num_rows
-    check_attention(ops, device, decoding, shape, generator)
+    check_attention(ops, tiles, decoding, shape, generator)
 
 
 def check_attention(
-    ops: GpuOps, device: torch.device, batch: DeviceBatch, shape: AttentionShape, generator: torch.Generator
+    ops: GpuOps,
+    tiles: DecodeTiles,
+    batch: DeviceBatch,
+    shape: AttentionShape,
+    generator: torch.Generator,
 ) -> None:
+    device = tiles.found.device
     qkv, cache = make_qkv(batch, shape, generator), make_cache(batch, shape, generator)
     num_tokens = int(batch.counts[1])
     want = reference_attention(qkv, batch, cache, shape)[:num_tokens]
     heads = Heads(shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.scale, shape.window)
     on_device = LayerCache(cache.keys.to(device), cache.values.to(device))
-    got = ops.attention(qkv.to(device), move_batch(batch, device), on_device, heads)
+    found = find_tiles(move_batch(batch, device), tiles)
+    got = ops.attention(qkv.to(device), found, on_device, heads)
     check_error(got[:num_tokens], want, TOLERANCE[shape.element])
 
 
@@ -101,6 +120,8 @@ def check_attention(
 @torch.inference_mode()
 def test_model(
     ops: GpuOps,
+    kernel_library: KernelLibrary,
+    deterministic: bool,
     device: torch.device,
     generator: torch.Generator,
     dtype: torch.dtype,
@@ -115,7 +136,8 @@ def test_model(
     batch = make_paged_batch(
         spans, shape, generator, prompt_tile=prompt_tile(shape), pad_rows=3, pad_tokens=7
     )
-    got = model.logits(model(move_batch(batch, device), make_caches(model, batch, shape, device)))
+    found = find_tiles(move_batch(batch, device), DecodeTiles(kernel_library, shape, deterministic))
+    got = model.logits(model(found, make_caches(model, batch, shape, device)))
     want = twin.logits(twin(live_batch(batch), make_plain_caches(twin, batch, shape)))
     check_error(got[: len(spans)], want, 2 * TOLERANCE[dtype])
 

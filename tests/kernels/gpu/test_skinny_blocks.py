@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.kernels.gpu.decode_tiles import DecodeTiles
 from engine.kernels.gpu.module import KernelLibrary
 from engine.kernels.gpu.ops import GpuOps
 from engine.kernels.gpu.prompt_attention import prompt_tile
@@ -13,7 +14,7 @@ from engine.kernels.gpu.skinny import SkinnyBlocks
 from engine.kernels.reference import ReferenceOps
 from engine.models.llama import Llama
 from engine.models.load import load_model
-from tests.kernels.gpu.paged import Span, live_batch, make_paged_batch, move_batch
+from tests.kernels.gpu.paged import Span, find_tiles, live_batch, make_paged_batch, move_batch
 from tests.kernels.gpu.test_gpu_ops import (
     BLOCK_SIZE,
     TOLERANCE,
@@ -46,7 +47,7 @@ def test_model(kernel_library: KernelLibrary, device: torch.device, place: int, 
     batch = make_paged_batch(
         spans, shape, generator, prompt_tile=prompt_tile(shape), pad_rows=pad_rows, pad_tokens=pad_tokens
     )
-    moved = move_batch(batch, device)
+    moved = find_tiles(move_batch(batch, device), DecodeTiles(kernel_library, shape))
     assert isinstance(model, Llama) and isinstance(model.fused, SkinnyBlocks) and model.fused.takes(moved)
     got = model.logits(model(moved, make_caches(model, batch, shape, device)))
     want = twin.logits(twin(live_batch(batch), make_plain_caches(twin, batch, shape)))
