@@ -8,14 +8,19 @@ NEVER_ENDS = 16  # an id that is never generated in practice: for servers that k
 def make_folder(gguf: Path, folder: Path) -> None:
     """Write config, weights and tokenizer. The end-of-sequence token is one that does not come."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
-    loaded = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
-    fields = {name: value for name, value in loaded.config.to_dict().items() if name != "quantization_config"}
-    config = LlamaConfig.from_dict(fields | {"eos_token_id": NEVER_ENDS})
-    # A model that was read from a GGUF refuses to be saved; one built from the same weights does not.
+    from engine.checkpoint import open_checkpoint
+    from engine.models import find_model
+    from engine.weights import open_weights
+
+    checkpoint = open_checkpoint(str(gguf))
+    layout = find_model(checkpoint.decoder.architecture).layout(checkpoint.decoder)
+    weights = open_weights(checkpoint, layout, torch.float32)
+    parts = [(name, weights.take(name)) for name in layout.shapes]
+    config = AutoConfig.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    config.eos_token_id = NEVER_ENDS
     copy = LlamaForCausalLM(config)
-    copy.load_state_dict(loaded.state_dict())
-    copy.generation_config.eos_token_id = NEVER_ENDS
+    copy.load_state_dict(dict(parts), strict=not config.tie_word_embeddings)
     copy.save_pretrained(folder)
     AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(folder)

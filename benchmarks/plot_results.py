@@ -18,6 +18,8 @@ COLOURS = {
     "tokenloom": "#1b6ca8",
     "tokenloom float32": "#8fc1e3",
     "llama-server, 4 bits": "#e8a33d",
+    "transformers": "#7d5a4a",
+    "transformers float32": "#c3a799",
     "vLLM": "#c0504d",
     "padded, SDPA": "#7f9f5f",
     "padded, compiled": "#9d7bb8",
@@ -27,6 +29,8 @@ SERVERS_ON_CPU = {
     "tokenloom bfloat16": "tokenloom",
     "tokenloom float32": "tokenloom float32",
     "llama-server Q4_1": "llama-server, 4 bits",
+    "transformers serve bfloat16": "transformers",
+    "transformers serve float32": "transformers float32",
 }
 
 
